@@ -1,0 +1,5 @@
+"""Run LangGraph agents on more than one machine."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
