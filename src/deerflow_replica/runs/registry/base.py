@@ -1,0 +1,231 @@
+"""The run registry: threads and runs, who executes them, and until when."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from . import rules
+from .records import (
+    Admission,
+    CancelAction,
+    Cancelled,
+    Lease,
+    NewRun,
+    RunOutcome,
+    RunRecord,
+    RunStatus,
+    StartAnswer,
+    ThreadRow,
+    ThreadStatus,
+    Unclosed,
+)
+
+ThreadOrder = Literal["created_at", "updated_at", "thread_id", "status"]
+CancelListener = Callable[[Cancelled], Awaitable[None]]
+
+
+class RunRegistry(ABC):
+    """Rows for threads and runs, the same on every replica.
+
+    One transaction per call; times and leases are by the server's clock. A lost server is `StoreUnavailableError`.
+    An async context manager: entering sets the tables up.
+    """
+
+    def __init__(self) -> None:
+        self._on_cancel: CancelListener | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Runs, for everybody
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        return await self._get(run_id)
+
+    async def list(
+        self, thread_id: str, *, limit: int = 10, offset: int = 0, status: RunStatus | None = None
+    ) -> tuple[RunRecord, ...]:
+        """The thread's runs, newest first. `ValueError` unless 1 <= limit <= 1000 and offset >= 0."""
+        rules.page(limit, offset)
+        rules.known("status", status, (*rules.UNFINISHED, *rules.TERMINAL))
+        return tuple(await self._list(thread_id, limit, offset, status))
+
+    async def cancel(self, run_id: str, *, action: CancelAction = "interrupt") -> bool:
+        """Ask for the end of a run, wherever it executes; a pending one is over at once. False: unknown, or over.
+
+        Returns when the wish is stored, not when the run is over. `ValueError`: `rollback` is not available yet.
+        """
+        if action != "interrupt":
+            raise ValueError(f"action={action!r} is not available yet")
+        answer = await self._cancel(run_id, action)
+        if answer is not None and self._on_cancel is not None:
+            await self._on_cancel(answer)
+        return answer is not None
+
+    def on_cancel(self, listener: CancelListener | None) -> None:
+        """Who is told of each cancellation that this object stored, to hint the run's owner."""
+        self._on_cancel = listener
+
+    # Runs, for their executor
+
+    async def admit(self, run: NewRun, *, lease_seconds: float) -> Admission:
+        """Add a run to its thread's line, and begin it if it is first.
+
+        Raises `RunConflictError` (`reject` on a busy thread, or the run id is taken) or `LookupError` (no such thread,
+        and not `create_thread`); nothing is stored then.
+        """
+        rules.check_strategy(run.multitask_strategy)
+        return await self._admit(run, lease_seconds)
+
+    @abstractmethod
+    async def start(self, run_id: str, *, owner: str, lease_seconds: float) -> StartAnswer:
+        """Begin a pending run of this owner if it is first in its thread's line and none is running."""
+
+    @abstractmethod
+    async def renew(
+        self, run_ids: Sequence[str], *, owner: str, lease_seconds: float
+    ) -> Mapping[str, CancelAction | None]:
+        """Prolong these runs' leases, in one statement; the wish to cancel, if any, of each that was prolonged.
+
+        A run that is absent from the answer is over or another's now: its executor must stop and write nothing.
+        A lease that has lapsed is never prolonged.
+        """
+
+    @abstractmethod
+    async def finish(self, lease: Lease, outcome: RunOutcome) -> bool:
+        """Store how a running run ended, with its thread, under its lease. False: the lease is not valid any more."""
+
+    @abstractmethod
+    async def close_run(self, run_id: str) -> None:
+        """Remember that the END of a run that is over was published. Idempotent."""
+
+    @abstractmethod
+    async def sweep(self, *, limit: int = 100) -> Sequence[Unclosed]:
+        """End the runs whose lease has lapsed as orphans, and name those that are over but not closed.
+
+        Each is named by one sweeper at a time: the caller publishes its end, then `close_run`s it. What is not closed
+        within some seconds is named again.
+        """
+
+    @abstractmethod
+    async def delete(self, run_id: str) -> bool:
+        """Forget a run that is over. False: unknown, or not over."""
+
+    # Threads
+
+    async def create_thread(
+        self,
+        thread_id: str,
+        *,
+        user_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        hidden: bool = False,
+    ) -> ThreadRow | None:
+        """A new idle thread, or None if there is one of that id."""
+        return await self._create_thread(thread_id, user_id, metadata or {}, config or {}, hidden)
+
+    @abstractmethod
+    async def get_thread(self, thread_id: str) -> ThreadRow | None: ...
+
+    async def update_thread(
+        self,
+        thread_id: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> ThreadRow | None:
+        """Merge the given keys into metadata and config (top level). None: no such thread."""
+        return await self._update_thread(thread_id, metadata or {}, config or {})
+
+    @abstractmethod
+    async def delete_thread(self, thread_id: str) -> bool:
+        """Delete a thread with its runs, whatever their status."""
+
+    async def search_threads(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        unowned: bool = False,
+        status: ThreadStatus | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        sort_by: ThreadOrder = "created_at",
+        sort_order: Literal["asc", "desc"] = "desc",
+    ) -> tuple[ThreadRow, ...]:
+        """Threads that match everything given; never a hidden one. `unowned`: only those without a `user_id`."""
+        rules.page(limit, offset)
+        rules.known("sort_by", sort_by, ("created_at", "updated_at", "thread_id", "status"))
+        rules.known("sort_order", sort_order, ("asc", "desc"))
+        found = await self._search_threads(
+            ids, unowned, status, metadata or {}, f"{sort_by}_{sort_order}", limit, offset
+        )
+        return tuple(found)
+
+    async def count_threads(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        unowned: bool = False,
+        status: ThreadStatus | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """How many threads `search_threads` would find without a limit."""
+        return await self._count_threads(ids, unowned, status, metadata or {})
+
+    # What a backend fills
+
+    @abstractmethod
+    async def open(self) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    async def _get(self, run_id: str) -> RunRecord | None: ...
+
+    @abstractmethod
+    async def _list(self, thread_id: str, limit: int, offset: int, status: RunStatus | None) -> Sequence[RunRecord]: ...
+
+    @abstractmethod
+    async def _cancel(self, run_id: str, action: CancelAction) -> Cancelled | None: ...
+
+    @abstractmethod
+    async def _admit(self, run: NewRun, lease_seconds: float) -> Admission: ...
+
+    @abstractmethod
+    async def _create_thread(
+        self, thread_id: str, user_id: str | None, metadata: Mapping[str, Any], config: Mapping[str, Any], hidden: bool
+    ) -> ThreadRow | None: ...
+
+    @abstractmethod
+    async def _update_thread(
+        self, thread_id: str, metadata: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> ThreadRow | None: ...
+
+    @abstractmethod
+    async def _search_threads(
+        self,
+        ids: Sequence[str] | None,
+        unowned: bool,
+        status: ThreadStatus | None,
+        metadata: Mapping[str, Any],
+        order: str,
+        limit: int,
+        offset: int,
+    ) -> Sequence[ThreadRow]: ...
+
+    @abstractmethod
+    async def _count_threads(
+        self, ids: Sequence[str] | None, unowned: bool, status: ThreadStatus | None, metadata: Mapping[str, Any]
+    ) -> int: ...

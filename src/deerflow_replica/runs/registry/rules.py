@@ -1,0 +1,81 @@
+"""The rules that every registry backend follows, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...errors import RunConflictError
+from .records import Json, MultitaskStrategy, RunOutcome, RunStatus, ThreadStatus
+
+UNFINISHED: tuple[RunStatus, ...] = ("pending", "running")
+TERMINAL: tuple[RunStatus, ...] = ("success", "error", "interrupted")
+
+ORPHANED: Json = {"error": "RunOrphaned", "message": "the replica that executed this run is gone"}
+SHUTDOWN: Json = {"error": "ReplicaShutdown", "message": "the replica that executed this run was shut down"}
+
+
+def is_terminal(status: RunStatus | None) -> bool:
+    return status in TERMINAL
+
+
+def may_begin(earlier_unfinished: int) -> bool:
+    """A run begins when every run that was admitted to its thread before it is over."""
+    return earlier_unfinished == 0
+
+
+def check_strategy(strategy: MultitaskStrategy) -> None:
+    """Raises `ValueError` for a strategy that does not exist or is not available yet."""
+    if strategy in ("interrupt", "rollback"):
+        raise ValueError(f"multitask_strategy={strategy!r} is not available yet")
+    if strategy not in ("enqueue", "reject"):
+        raise ValueError(f"multitask_strategy must be enqueue, reject, interrupt or rollback, not {strategy!r}")
+
+
+def check_admission(strategy: MultitaskStrategy, thread_id: str, unfinished: int) -> None:
+    """Raises `RunConflictError` when the thread is busy and the strategy is `reject`."""
+    if strategy == "reject" and unfinished:
+        raise RunConflictError(f"thread {thread_id!r} has an unfinished run")
+
+
+def thread_status(unfinished: int, otherwise: ThreadStatus) -> ThreadStatus:
+    """A thread is busy while one of its runs is pending or running."""
+    return "busy" if unfinished else otherwise
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**old, **(new or {})}
+
+
+def contains(document: Any, part: Any) -> bool:
+    """Whether `part` is in `document`: mappings by their keys, at any depth; everything else by equality."""
+    if isinstance(part, Mapping):
+        return isinstance(document, Mapping) and all(
+            key in document and contains(document[key], value) for key, value in part.items()
+        )
+    return bool(document == part)
+
+
+def succeeded(values: Json | None, interrupts: Mapping[str, Any]) -> RunOutcome:
+    """A graph that stopped at an interrupt is a successful run that leaves an interrupted thread."""
+    status: ThreadStatus = "interrupted" if interrupts else "idle"
+    return RunOutcome("success", status, values=values, interrupts=interrupts)
+
+
+def failed(error: Json) -> RunOutcome:
+    return RunOutcome("error", "error", error=error)
+
+
+def cancelled() -> RunOutcome:
+    return RunOutcome("interrupted", "interrupted")
+
+
+def page(limit: int, offset: int) -> None:
+    """Raises `ValueError` unless 1 <= limit <= 1000 and offset >= 0."""
+    if not 1 <= limit <= 1000 or offset < 0:
+        raise ValueError(f"limit must be 1 to 1000 and offset at least 0, not {limit} and {offset}")
+
+
+def known(name: str, value: str | None, choices: Iterable[str]) -> None:
+    if value is not None and value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")

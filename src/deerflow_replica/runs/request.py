@@ -1,0 +1,90 @@
+"""What a caller asks to be run, and the handle of what then runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .registry.records import MultitaskStrategy, RunStatus
+
+OpenGraph = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """Everything that a run needs. The caller has checked who may use the thread.
+
+    `open_graph` is entered in the run's own task and yields the compiled graph; a checkpointer on it is fenced by the
+    run's lease. `input` may be a `Command`. `kwargs` is the JSON that the row keeps. `thread_metadata` is merged into
+    the thread's row. Without `create_thread` an unknown thread is a `LookupError`.
+    """
+
+    open_graph: OpenGraph
+    input: Any
+    thread_id: str
+    run_id: str | None = None
+    user_id: str | None = None
+    assistant_id: str | None = None
+    context: Any = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    stream_mode: str | Sequence[str] = "values"
+    subgraphs: bool = False
+    interrupt_before: str | Sequence[str] | None = None
+    interrupt_after: str | Sequence[str] | None = None
+    durability: str | None = None
+    multitask_strategy: MultitaskStrategy = "enqueue"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    thread_metadata: Mapping[str, Any] = field(default_factory=dict)
+    create_thread: bool = True
+    hidden: bool = False
+
+
+class Run:
+    """A run that this replica executes."""
+
+    def __init__(
+        self, run_id: str, thread_id: str, user_id: str | None, *, cancel: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self.run_id = run_id
+        self.thread_id = thread_id
+        self.user_id = user_id
+        self._cancel = cancel
+        self._status: RunStatus = "pending"
+        self._over = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"Run(run_id={self.run_id!r}, thread_id={self.thread_id!r}, status={self._status!r})"
+
+    @property
+    def status(self) -> RunStatus:
+        return self._status
+
+    async def wait(self) -> RunStatus:
+        """Wait until the run's END is published, and return its status. Never raises the graph's error."""
+        await self._over.wait()
+        return self._status
+
+    async def cancel(self) -> bool:
+        """Ask the run to stop. False: it was over already."""
+        return await self._cancel()
+
+    def _became(self, status: RunStatus) -> None:
+        self._status = status
+
+    def _ended(self, status: RunStatus) -> None:
+        self._status = status
+        self._over.set()
+
+
+def opened(graph: Any) -> OpenGraph:
+    """`open_graph` of a graph that needs no opening."""
+
+    @asynccontextmanager
+    async def open_graph() -> AsyncIterator[Any]:
+        yield graph
+
+    return open_graph
