@@ -1,0 +1,170 @@
+"""The demo with replicas: cut the client, kill a replica, and measure what the client saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..._extras import extra
+from .fleet import REPLICA_HEADER, Fleet, running_fleet
+from .report import Check, Progress
+from .script import script
+
+with extra("embedded"):
+    import httpx
+    from langgraph_sdk import get_client
+    from langgraph_sdk.client import LangGraphClient
+    from langgraph_sdk.schema import StreamPart
+
+MODES = ["updates", "messages-tuple"]
+TERMINAL_SECONDS_LIMIT = 15.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one client received of one run, in order of arrival, over all its connections."""
+
+    events: list[StreamPart] = field(default_factory=list)
+    replicas: list[str] = field(default_factory=list)
+
+    @property
+    def ids(self) -> list[str]:
+        return [event.id for event in self.events if event.id]
+
+    @property
+    def run_id(self) -> str:
+        run_id: str = self.events[0].data["run_id"]
+        return run_id
+
+    @property
+    def duplicated(self) -> int:
+        return len(self.ids) - len(set(self.ids))
+
+    @property
+    def model_answers(self) -> int:
+        """Model calls that ended well, as their answers arrived in `updates`."""
+        updates = [event.data for event in self.events if event.event == "updates"]
+        messages = [m for update in updates for part in update.values() if part for m in part.get("messages", ())]
+        return len({message["id"] for message in messages if message["type"] == "ai"})
+
+    def lost(self, reference: Seen) -> int:
+        return len(set(reference.ids) - set(self.ids))
+
+
+@dataclass(slots=True)
+class User:
+    """A user of the fleet, through the official client and the proxy."""
+
+    name: str
+    client: LangGraphClient
+    replicas: list[str] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+    facts: set[str] = field(default_factory=set)
+    model_answers: int = 0
+
+    @classmethod
+    def of(cls, fleet: Fleet, name: str) -> User:
+        client = get_client(url=fleet.proxy.url, api_key=None, headers={"x-demo-user": name})
+        user = cls(name, client)
+
+        async def note_replica(response: httpx.Response) -> None:
+            user.replicas.append(response.headers[REPLICA_HEADER])
+
+        client.http.client.event_hooks["response"].append(note_replica)
+        return user
+
+    async def create_thread(self) -> str:
+        thread = await self.client.threads.create()
+        self.threads.add(thread["thread_id"])
+        return thread["thread_id"]
+
+    async def talk(self, thread_id: str, fact: str, words: int, seen: Seen) -> AsyncIterator[StreamPart]:
+        """Run the script on a thread; `seen` fills as the events arrive."""
+        self.replicas.clear()
+        stream = self.client.runs.stream(
+            thread_id, "agent", input=script(fact, words), stream_mode=MODES, stream_resumable=True
+        )
+        async for event in stream:
+            seen.events.append(event)
+            seen.replicas = list(self.replicas)
+            yield event
+        self.facts.add(fact)
+        self.model_answers += seen.model_answers
+
+    async def replay(self, thread_id: str, run_id: str) -> Seen:
+        """Everything that is stored of a run, read in one piece from its start."""
+        stream = self.client.runs.join_stream(thread_id, run_id, stream_mode=MODES, last_event_id="0-0")
+        return Seen([event async for event in stream])
+
+
+async def measure(progress: Progress) -> tuple[Check, ...]:
+    """Run the fleet and give every promise its number."""
+    progress.step("starting PostgreSQL, Valkey and two replicas")
+    async with running_fleet() as fleet:
+        alice, bob = User.of(fleet, "alice"), User.of(fleet, "bob")
+        cut = await _cut_in_mid_stream(fleet, alice, progress)
+        killed = await _kill_in_mid_run(fleet, alice, progress)
+        progress.step("reading counters, threads and memory at the replica that is left")
+        return (*cut, killed, *await _shared_state(alice, bob))
+
+
+async def _cut_in_mid_stream(fleet: Fleet, user: User, progress: Progress) -> tuple[Check, ...]:
+    progress.step("a run is streaming; its client's connection is cut in mid-stream")
+    thread_id, seen = await user.create_thread(), Seen()
+    async for _ in user.talk(thread_id, "likes tea", 120, seen):
+        if len(seen.events) == 40:
+            fleet.proxy.cut()
+    stored = await user.replay(thread_id, seen.run_id)
+    rejoined = len(seen.replicas) > 1 and seen.replicas[0] != seen.replicas[-1]
+    lost, duplicated = seen.lost(stored), seen.duplicated
+    return (
+        Check("events_lost", f"a cut client loses none of {len(stored.ids)} events", lost, 0, lost == 0),
+        Check("events_duplicated", "and sees none of them twice", duplicated, 0, duplicated == 0),
+        Check("rejoined_at_other_replica", "it goes on at the other replica", rejoined, True, rejoined),
+    )
+
+
+async def _kill_in_mid_run(fleet: Fleet, user: User, progress: Progress) -> Check:
+    progress.step("a second run is streaming; its replica is killed with SIGKILL")
+    thread_id, seen, killed_at = await user.create_thread(), Seen(), 0.0
+    async for _ in user.talk(thread_id, "plays chess", 4000, seen):
+        if len(seen.events) == 120:
+            killed_at = time.monotonic()
+            fleet.kill(seen.replicas[0])
+    seconds, terminal = time.monotonic() - killed_at, seen.events[-1].event == "error"
+    progress.step("the same thread runs again, at the replica that is left")
+    again = Seen()
+    async for _ in user.talk(thread_id, "speaks Danish", 5, again):
+        pass
+    usable = again.model_answers == 2 and again.events[-1].event != "error"
+    ok = terminal and usable and seconds <= TERMINAL_SECONDS_LIMIT
+    promise = "a killed replica's run ends visibly, its thread runs again"
+    return Check("seconds_to_terminal_event", promise, round(seconds, 2), TERMINAL_SECONDS_LIMIT, ok)
+
+
+async def _shared_state(alice: User, bob: User) -> tuple[Check, ...]:
+    own = {thread["thread_id"] for thread in await alice.client.threads.search(limit=100)}
+    foreign = {thread["thread_id"] for thread in await bob.client.threads.search(limit=100)}
+    threads = _equal("user_threads", "a user's threads are listed, nobody else's", len(own), len(alice.threads))
+    threads_ok = own == alice.threads and not foreign
+    report = await _report(alice)
+    facts = set(report["facts"])
+    memory = _equal("memory_facts", "facts kept by both replicas are read at either", len(facts), len(alice.facts))
+    calls, answers = report["model_calls"], alice.model_answers
+    return (
+        _equal("model_counters", "the fleet's count of model calls is exact", calls, answers),
+        Check(threads.name, threads.promise, threads.measured, threads.limit, threads_ok),
+        Check(memory.name, memory.promise, memory.measured, memory.limit, facts == alice.facts),
+    )
+
+
+async def _report(user: User) -> dict[str, Any]:
+    thread_id = await user.create_thread()
+    stream = user.client.runs.stream(thread_id, "report", input={}, stream_mode="values")
+    return [event.data async for event in stream if event.event == "values"][-1]
+
+
+def _equal(name: str, promise: str, measured: int, limit: int) -> Check:
+    return Check(name, promise, measured, limit, measured == limit)

@@ -1,0 +1,73 @@
+"""`deerflow-replica serve`: the gateway under uvicorn, one process for each replica."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import AppConfig
+from ..errors import MissingExtraError, ReplicaError
+from .loading import fail, load_attribute, load_config, load_graphs
+
+
+def serve(
+    *,
+    graph: Annotated[list[str], typer.Option(help="[NAME=]MODULE:ATTR; may be repeated. The default name is agent.")],
+    config: Annotated[Path | None, typer.Option(help="config.yaml; else the file that DeerFlow would find.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 2024,
+    replicas: Annotated[int, typer.Option(help="Processes that share the port.", min=1)] = 1,
+    auth: Annotated[str | None, typer.Option(help="MODULE:ATTR of the authenticate hook.")] = None,
+    log_level: Annotated[str, typer.Option(help="critical, error, warning, info, debug or trace.")] = "info",
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Serve graphs by the LangGraph API, so that the official SDK clients work against any replica."""
+    loaded = load_config(config)
+    if replicas > 1:
+        _require_shared_parts(loaded)
+    graphs = load_graphs(graph)
+    authenticate = load_attribute(auth) if auth else None
+    listener = _listener(host, port) if fd is None else socket.socket(fileno=fd)
+    if replicas > 1:
+        from .supervisor import supervise
+
+        supervise(_child_arguments(graph, config, auth, log_level), listener, replicas)
+        return
+    from .server import run_server
+
+    try:
+        run_server(loaded, graphs, listener, authenticate=authenticate, log_level=log_level, lifeline=lifeline)
+    except (MissingExtraError, ReplicaError) as error:
+        fail(str(error), code=2 if isinstance(error, MissingExtraError) else 1)
+
+
+def _require_shared_parts(config: AppConfig) -> None:
+    """Several processes need what they can share; name each key that cannot be."""
+    private = []
+    if config.stream_bridge.type == "memory":
+        private.append("stream_bridge.type: memory lives in one process; several replicas need redis")
+    if config.database.backend != "postgres":
+        private.append(f"database.backend: {config.database.backend} is local; several replicas need postgres")
+    if private:
+        fail("\n".join(private))
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}", code=1)
+
+
+def _child_arguments(graph: list[str], config: Path | None, auth: str | None, log_level: str) -> list[str]:
+    arguments = [part for target in graph for part in ("--graph", target)]
+    if config is not None:
+        arguments += ["--config", str(config)]
+    if auth is not None:
+        arguments += ["--auth", auth]
+    return [*arguments, "--log-level", log_level]

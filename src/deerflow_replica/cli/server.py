@@ -1,0 +1,78 @@
+"""One replica under uvicorn, with its own reading of SIGTERM and an optional lifeline to its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from .._extras import extra
+from ..config import AppConfig
+from ..gateway import create_app
+
+with extra("gateway"):
+    import uvicorn
+
+KEEP_ALIVE_SECONDS = 75  # above the idle time of the usual balancers, so that they, not we, close idle connections
+
+
+class ReplicaServer(uvicorn.Server):
+    """A uvicorn server whose signals are ours: the app learns of SIGTERM before uvicorn waits for open responses."""
+
+    def __init__(self, config: uvicorn.Config, lifeline: int | None) -> None:
+        super().__init__(config)
+        self._lifeline = lifeline
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leave)
+        if self._lifeline is not None:
+            loop.add_reader(self._lifeline, self._parent_is_gone)
+        try:
+            yield
+        finally:
+            self._forget_lifeline()
+
+    def _leave(self) -> None:
+        """A second signal skips the wait."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    def _parent_is_gone(self) -> None:
+        self._forget_lifeline()
+        self._leave()
+
+    def _forget_lifeline(self) -> None:
+        if self._lifeline is not None:
+            asyncio.get_running_loop().remove_reader(self._lifeline)
+            self._lifeline = None
+
+
+def run_server(
+    config: AppConfig,
+    graphs: Mapping[str, Any],
+    listener: socket.socket,
+    *,
+    authenticate: Any = None,
+    log_level: str = "info",
+    lifeline: int | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until the pipe `lifeline` is closed by whoever holds its other end."""
+    settings = uvicorn.Config(
+        create_app(config, graphs, authenticate=authenticate),
+        log_level=log_level,
+        lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(config.gateway.drain_timeout_seconds),
+    )
+    server = ReplicaServer(settings, lifeline)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(server.serve(sockets=[listener]))
+    if not server.started:
+        raise SystemExit(1)

@@ -1,0 +1,73 @@
+"""Several replicas behind one port: the parent binds it once, its children inherit the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+from ..errors import ReplicaError
+
+BACKOFF_SECONDS = (1.0, 30.0)
+STEADY_SECONDS = 60.0
+
+
+def supervise(arguments: list[str], listener: socket.socket, replicas: int) -> None:
+    """Keep `replicas` children serving until SIGTERM or SIGINT, which is passed on; then wait for them."""
+    asyncio.run(_Supervisor(arguments, listener).run(replicas))
+
+
+class _Supervisor:
+    def __init__(self, arguments: list[str], listener: socket.socket) -> None:
+        self._arguments = arguments
+        self._listener = listener
+        self._leaving = asyncio.Event()
+        self._children: set[asyncio.subprocess.Process] = set()
+        self._lifeline, self._held = os.pipe()
+
+    async def run(self, replicas: int) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leave)
+        await asyncio.gather(*(self._keep_alive() for _ in range(replicas)))
+
+    def _leave(self) -> None:
+        """Each signal goes on to the children: the second one skips their wait."""
+        self._leaving.set()
+        for child in self._children:
+            with suppress(ProcessLookupError):
+                child.terminate()
+
+    async def _keep_alive(self) -> None:
+        clock = asyncio.get_running_loop().time
+        shortest, longest = BACKOFF_SECONDS
+        backoff = shortest
+        while not self._leaving.is_set():
+            started = clock()
+            await self._serve_once()
+            if clock() - started > STEADY_SECONDS:
+                backoff = shortest
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), backoff)
+            backoff = min(longest, backoff * 2)
+
+    async def _serve_once(self) -> None:
+        fds = (self._listener.fileno(), self._lifeline)
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deerflow_replica", "serve"),
+            *self._arguments,
+            *("--fd", str(fds[0]), "--lifeline", str(fds[1])),
+            pass_fds=fds,
+        )
+        self._children.add(child)
+        if self._leaving.is_set():
+            child.terminate()
+        try:
+            code = await child.wait()
+        finally:
+            self._children.discard(child)
+        if code == 2:
+            raise ReplicaError("a replica could not be started; see above")
