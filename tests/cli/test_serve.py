@@ -1,0 +1,184 @@
+"""`deerflow-replica serve` as its user sees it: real processes, real signals, real exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from waiting import eventually_sync
+
+HERE = Path(__file__).parent
+START_SECONDS = 40.0
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "deerflow_replica", "serve", *arguments]
+
+
+def refused(*arguments: str, cwd: Path = HERE) -> tuple[int, str]:
+    done = subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def local_config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"database": {"backend": "memory"}}))
+    return path
+
+
+@pytest.fixture
+def shared_config(tmp_path: Path, postgres_dsn: str, postgres_schema: str, redis_url: str, key_prefix: str) -> Path:
+    path = tmp_path / "config.yaml"
+    sections = {
+        "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
+        "stream_bridge": {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix},
+        "user_thread_mapping": {"postgres_schema": postgres_schema},
+        "model_feedback": {"postgres_schema": postgres_schema},
+        "memory": {"backend_config": {"storage_path": str(tmp_path / "memory")}},
+    }
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+@contextmanager
+def serving(port: int, config: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    arguments = ["--graph", "echo=served:make_echo", "--config", str(config), "--port", str(port)]
+    process = subprocess.Popen(command(*arguments, "--log-level", "warning", *more), cwd=HERE)
+    try:
+        eventually_sync(lambda: process.poll() is not None or is_ready(port), timeout=START_SECONDS, what="ready")
+        assert process.poll() is None
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def replica_of(port: int) -> tuple[str, int]:
+    info = httpx.get(f"http://127.0.0.1:{port}/info", timeout=5).json()
+    return info["replica_id"], info["pid"]
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_serves_the_graph_and_ends_with_zero_on_sigterm(free_port: int, local_config: Path) -> None:
+    with serving(free_port, local_config) as process:
+        replica_id, pid = replica_of(free_port)
+        assert replica_id
+        assert pid == process.pid
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_a_graph_that_cannot_be_loaded_is_named(local_config: Path) -> None:
+    code, stderr = refused("--graph", "served:nothing", "--config", str(local_config))
+    assert code == 2
+    assert re.fullmatch(r"cannot load served:nothing: AttributeError: .*nothing.*\n", stderr)
+
+
+def test_a_graph_needs_module_and_attribute(local_config: Path) -> None:
+    code, stderr = refused("--graph", "served", "--config", str(local_config))
+    assert code == 2
+    assert "MODULE:ATTR" in stderr
+
+
+def test_two_graphs_of_one_name_are_refused(local_config: Path) -> None:
+    code, stderr = refused("--graph", "served:make_echo", "--graph", "served:make_echo", "--config", str(local_config))
+    assert code == 2
+    assert "two graphs are called 'agent'" in stderr
+
+
+def test_a_wrong_value_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("log_level: info\ndatabase:\n  backend: oracle\n")
+    code, stderr = refused("--graph", "served:make_echo", "--config", str(path))
+    assert code == 2
+    assert f"{path}:3:12 database.backend:" in stderr
+
+
+def test_replicas_with_private_parts_are_refused_with_every_key(local_config: Path) -> None:
+    code, stderr = refused("--graph", "served:make_echo", "--config", str(local_config), "--replicas", "2")
+    assert code == 2
+    assert [line.split(":")[0] for line in stderr.splitlines()] == ["stream_bridge.type", "database.backend"]
+
+
+def test_a_port_in_use_is_named(local_config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, stderr = refused("--graph", "served:make_echo", "--config", str(local_config), "--port", str(port))
+    assert code == 1
+    assert f"127.0.0.1:{port}" in stderr
+
+
+def test_a_server_that_is_down_is_named_without_its_password(tmp_path: Path, free_port: int) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"stream_bridge:\n  type: redis\n  redis_url: redis://:hush@127.0.0.1:{free_port}/0\n"
+        "database: {backend: memory}\n"
+    )
+    code, stderr = refused("--graph", "served:make_echo", "--config", str(path), "--port", "0")
+    assert code == 1
+    assert f"{path}:3:14 stream_bridge.redis_url: cannot reach redis://:***@127.0.0.1:{free_port}/0" in stderr
+    assert "hush" not in stderr
+
+
+def test_a_dead_replica_is_replaced_and_sigterm_ends_them_all(free_port: int, shared_config: Path) -> None:
+    with serving(free_port, shared_config, "--replicas", "2") as parent:
+        replica_id, pid = replica_of(free_port)
+        assert pid != parent.pid
+        os.kill(pid, signal.SIGKILL)
+        seen: dict[str, int] = {}
+
+        def two_others() -> bool:
+            if is_ready(free_port):
+                seen.update([replica_of(free_port)])
+            return len(seen.keys() - {replica_id}) == 2
+
+        eventually_sync(two_others, timeout=START_SECONDS, what="two living replicas")
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(timeout=30) == 0
+        assert all(gone(pid) for pid in seen.values())
+
+
+def test_children_go_with_a_parent_that_is_killed(free_port: int, shared_config: Path) -> None:
+    with serving(free_port, shared_config, "--replicas", "2") as parent:
+        _, pid = replica_of(free_port)
+        parent.kill()
+        parent.wait()
+        eventually_sync(lambda: gone(pid), timeout=30, what="the end of the child")
