@@ -1,0 +1,43 @@
+"""Who owns a thread, and which threads a user has: claimed atomically across replicas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .access import claim_for_run
+from .base import ThreadMap
+from .inmemory import InMemoryThreadMap
+from .opening import open_thread_map
+from .values import ANY_USER, UNSET, Claim, ThreadMappingItem, ThreadPage, ThreadRecord
+
+if TYPE_CHECKING:
+    from .postgres import PostgresThreadMap
+    from .sqlite import SqliteThreadMap
+
+__all__ = [
+    "ANY_USER",
+    "UNSET",
+    "Claim",
+    "InMemoryThreadMap",
+    "PostgresThreadMap",
+    "SqliteThreadMap",
+    "ThreadMap",
+    "ThreadMappingItem",
+    "ThreadPage",
+    "ThreadRecord",
+    "claim_for_run",
+    "open_thread_map",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Backends with a driver are imported when they are asked for."""
+    if name == "PostgresThreadMap":
+        from .postgres import PostgresThreadMap
+
+        return PostgresThreadMap
+    if name == "SqliteThreadMap":
+        from .sqlite import SqliteThreadMap
+
+        return SqliteThreadMap
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

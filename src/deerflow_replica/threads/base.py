@@ -1,0 +1,418 @@
+"""ThreadMap: who owns a thread, and which threads a user has.
+
+The public methods are here: they check the input, ask the pure rules, and leave six small hooks to a backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import copy
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from .._sync import Runner
+from ..errors import StoreUnavailableError
+from . import rules, validation
+from .paging import Filters, Query, binding, position, read_cursor, start, write_cursor
+from .rules import Changes, NewThread, Row, Rule
+from .values import ANY_USER, UNSET, AnyUser, Claim, SortBy, SortOrder, ThreadPage, ThreadRecord, Unset
+
+T = TypeVar("T")
+
+_MOST_OFFSET = 2**62  # what every backend's integer can hold
+
+
+class ThreadMap(ABC):
+    """Owners and lists of threads, atomic across replicas.
+
+    A thread has one owner: the first claim of any replica. Nothing is cached: a transfer or a delete counts at once,
+    everywhere. Usable from every event loop and every thread once it is set up (`async with`, or `setup` and `close`);
+    a map on a borrowed async pool or client only from the loop that owns it and the threads beside it.
+
+    Raises `ValueError` for bad input, before anything is written, and `StoreUnavailableError` when the store is away
+    or the map is closed, within `operation_timeout_seconds`.
+    """
+
+    runner: Runner
+    """Runs this map's coroutines for a sync caller: `threads.runner.call(threads.claim(...))`."""
+
+    def __init__(
+        self,
+        *,
+        tenant: str = "default",
+        ttl_seconds: float | None = None,
+        tombstone_seconds: float = 2_592_000.0,
+        operation_timeout_seconds: float = 10.0,
+    ) -> None:
+        """`ttl_seconds`: how long a new thread lives unless its claim says otherwise; None: for ever.
+        `tombstone_seconds`: how long a deleted id stays closed to everyone but its former owner.
+        """
+        self._tenant = validation.tenant_name(tenant)
+        self._ttl = validation.optional_micros("ttl_seconds", ttl_seconds)
+        self._tombstone = validation.micros("tombstone_seconds", tombstone_seconds, zero=True)
+        self._timeout_seconds = validation.micros("operation_timeout_seconds", operation_timeout_seconds) / 1_000_000
+        self._root: ThreadMap = self
+        self._setup_lock = asyncio.Lock()
+        self._is_open = False
+        self._is_closed = False
+
+    @property
+    def tenant(self) -> str:
+        """The name space of ids and users that this map sees."""
+        return self._tenant
+
+    async def __aenter__(self) -> Self:
+        await self.setup()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def setup(self) -> None:
+        """Connect and create what the backend needs. Idempotent; any number of replicas may do it together."""
+        root = self._root
+        async with root._setup_lock:
+            root._check_not_closed()
+            if not root._is_open:
+                await root._open()
+                root._is_open = True
+
+    async def close(self) -> None:
+        """Close what this map opened. Idempotent. Closing a tenant's view closes nothing."""
+        if self._root is not self:
+            return
+        async with self._setup_lock:
+            self._is_closed = True
+            if self._is_open:
+                self._is_open = False
+                await self._close()
+
+    def for_tenant(self, tenant: str) -> Self:
+        """A view of another tenant on the same connections."""
+        view = copy.copy(self)
+        view._tenant = validation.tenant_name(tenant)
+        return view
+
+    async def claim(
+        self,
+        thread_id: str | UUID,
+        user_id: str,
+        *,
+        assistant_id: str | None = None,
+        display_name: str | None = None,
+        status: str = "idle",
+        metadata: Mapping[str, Any] | None = None,
+        ttl_seconds: float | Unset | None = UNSET,
+    ) -> Claim:
+        """Take a thread that nobody has; of any number of concurrent claimers exactly one is `created`.
+
+        An own thread is granted and left as it is. A foreign one, live or deleted, is refused without a record.
+        """
+        key = validation.thread_key(thread_id)
+        new = self._new_thread(user_id, assistant_id, display_name, status, metadata, ttl_seconds)
+        return (await self._claim_all([key], new))[key]
+
+    async def claim_many(
+        self,
+        thread_ids: Iterable[str | UUID],
+        user_id: str,
+        *,
+        assistant_id: str | None = None,
+        display_name: str | None = None,
+        status: str = "idle",
+        metadata: Mapping[str, Any] | None = None,
+        ttl_seconds: float | Unset | None = UNSET,
+    ) -> builtins.list[Claim]:
+        """`claim` for at most 1000 ids, answers in input order. Atomic for each id, not as a whole.
+
+        A repeated id is `created` once. One bad id refuses the whole call.
+        """
+        keys = validation.claimed_keys(thread_ids)
+        new = self._new_thread(user_id, assistant_id, display_name, status, metadata, ttl_seconds)
+        return _in_order(keys, await self._claim_all(builtins.list(dict.fromkeys(keys)), new))
+
+    async def owner_of(self, thread_id: str | UUID) -> str | None:
+        """The owner's id, or None for a missing thread. Trusted code only: it names the owner."""
+        key = validation.thread_key(thread_id)
+        now, row = await self._read_one(key)
+        return row.user_id if row is not None and rules.is_live(row, now) else None
+
+    async def owners_of(self, thread_ids: Iterable[str | UUID]) -> dict[str, str | None]:
+        """The owners of many threads in one round trip; missing threads are absent. Trusted code only."""
+        keys = builtins.list(dict.fromkeys(validation.thread_keys(thread_ids)))
+        now, rows = await self._read_all(keys)
+        return {key: row.user_id for key in keys if (row := rows.get(key)) is not None and rules.is_live(row, now)}
+
+    async def get(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> ThreadRecord | None:
+        """The thread, or None when it is missing or somebody else's. `ANY_USER` is for trusted code."""
+        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
+        now, row = await self._read_one(key)
+        seen = rules.visible(row, now, user)
+        return None if seen is None else rules.record_of(seen)
+
+    async def list(
+        self,
+        user_id: str,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        offset: int = 0,
+        sort_by: SortBy = "updated_at",
+        sort_order: SortOrder = "desc",
+        status: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        ids: Iterable[str | UUID] | None = None,
+    ) -> ThreadPage:
+        """A page of at most `limit` (1 to 1000) threads in the total order `(sort key, thread_id)`.
+
+        `metadata` is JSON equality on top-level keys, `ids` restricts to a set. Pass `next_cursor` on with the same
+        user, order and filters (else `ValueError`); it survives the deletion of any thread. In `created_at` order a
+        walk shows every thread that lives throughout exactly once; in `updated_at` descending order none twice.
+        `offset` costs time in proportion, and excludes a cursor.
+        """
+        filters = _filters(status, metadata, ids)
+        query = self._query(user_id, filters, limit, cursor, offset, sort_by, sort_order)
+        self._check_open()
+        rows = await self._page(query)
+        return self._as_page(rows, query, limit)
+
+    async def count(self, user_id: str, *, status: str | None = None, metadata: Mapping[str, Any] | None = None) -> int:
+        """How many live threads the user has, exactly; the filters are those of `list`."""
+        user, filters = validation.user_key(user_id), _filters(status, metadata, None)
+        self._check_open()
+        return await self._count(user, filters)
+
+    async def update(
+        self,
+        thread_id: str | UUID,
+        *,
+        user_id: str | AnyUser,
+        assistant_id: str | Unset | None = UNSET,
+        display_name: str | Unset | None = UNSET,
+        status: str | Unset = UNSET,
+        metadata: Mapping[str, Any] | None = None,
+        replace_metadata: bool = False,
+        remove_metadata: Iterable[str] = (),
+        ttl_seconds: float | Unset | None = UNSET,
+        touch: bool = True,
+        if_version: int | None = None,
+    ) -> ThreadRecord | None:
+        """Change a thread atomically; None when it is missing or somebody else's. No fields: a touch.
+
+        `metadata` is merged shallowly (or replaces all), then the keys in `remove_metadata` go. `touch` makes
+        `updated_at` strictly greater and renews the expiry. `if_version` that differs: `VersionConflictError` with
+        the current `ThreadRecord`, for the owner only.
+        """
+        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
+        changes = Changes(
+            assistant_id=UNSET
+            if assistant_id is UNSET
+            else validation.optional_text("assistant_id", assistant_id, 255),
+            display_name=UNSET
+            if display_name is UNSET
+            else validation.optional_text("display_name", display_name, 1024),
+            status=UNSET if status is UNSET else validation.status_text(status),
+            metadata=validation.metadata_text(metadata),
+            replace_metadata=bool(replace_metadata),
+            remove_metadata=validation.metadata_keys(remove_metadata),
+            ttl=UNSET if ttl_seconds is UNSET else validation.optional_micros("ttl_seconds", ttl_seconds),
+            touch=bool(touch),
+            if_version=validation.optional_version(if_version),
+            change=_change_name(),
+        )
+        return await self._apply(key, rules.update(user, changes))
+
+    async def transfer(
+        self, thread_id: str | UUID, from_user_id: str, to_user_id: str, *, if_version: int | None = None
+    ) -> bool:
+        """Hand a thread over. True only when `from_user_id` owns it and the version fits; both times stay."""
+        key = validation.thread_key(thread_id)
+        giver = validation.user_key(from_user_id, "from_user_id")
+        taker = validation.user_key(to_user_id, "to_user_id")
+        version = validation.optional_version(if_version)
+        return await self._apply(key, rules.transfer(giver, taker, version, _change_name()))
+
+    async def delete(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> bool:
+        """Remove the entry and its metadata; True once. A tombstone keeps the id from everyone but its former owner."""
+        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
+        return await self._apply(key, rules.delete(user, self._tombstone, _change_name()))
+
+    async def check_access(self, thread_id: str | UUID, user_id: str | None, *, require_existing: bool = True) -> bool:
+        """May this user use this thread? With `require_existing=False` also one that nobody has or had.
+
+        None is a caller without identity: only ever allowed on an id without owner and tombstone, in that mode.
+        """
+        key = validation.thread_key(thread_id)
+        user = None if user_id is None else validation.user_key(user_id)
+        now, row = await self._read_one(key)
+        return rules.may_access(row, now, user, require_existing=require_existing, tombstone=self._tombstone)
+
+    async def sweep(self, *, limit: int = 1000) -> int:
+        """Remove up to `limit` (1 to 1000) expired threads, and tombstones past their time.
+
+        Returns the number of threads; the sum over all replicas is exact. Nothing depends on it but space.
+        """
+        most = validation.whole_number("limit", limit, 1, 1000)
+        self._check_open()
+        return await self._sweep(most, _change_name())
+
+    # What a backend fills in. Every hook sees this map's tenant only, live rows and tombstones alike, checked input.
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Connect and create tables."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Undo `_open`."""
+
+    @abstractmethod
+    async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
+        """The store's clock and the rows that exist, in one round trip."""
+
+    @abstractmethod
+    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
+        """Insert `new` under each key that has no row; the keys that this call inserted. Never replaces."""
+
+    @abstractmethod
+    async def _change(self, key: str, rule: Rule[T]) -> T:
+        """Read one row, ask the rule, store its outcome: in one atomic step. What the rule raises is raised."""
+
+    @abstractmethod
+    async def _page(self, query: Query) -> builtins.list[Row]:
+        """The live rows of a query, in its order."""
+
+    @abstractmethod
+    async def _count(self, user_id: str, filters: Filters) -> int:
+        """How many live rows match; `filters.ids` is None."""
+
+    @abstractmethod
+    async def _sweep(self, limit: int, change: str) -> int:
+        """Bury up to `limit` expired rows as of their expiry, drop old tombstones; the number of buried rows."""
+
+    async def _claim_all(self, keys: builtins.list[str], new: NewThread) -> dict[str, Claim]:
+        """Read; insert what is missing; settle what is left (lost races, old tombstones) one by one."""
+        now, rows = await self._read_all(keys)
+        claims: dict[str, Claim] = {}
+        missing = [key for key in keys if key not in rows]
+        if missing:
+            inserted = await self._insert(missing, new, now)
+            claims = {key: Claim(key, True, True, rules.record_of(new.row(key, now))) for key in inserted}
+        for key in keys:
+            if key not in claims:
+                claims[key] = await self._settle(key, new, now, rows.get(key))
+        return claims
+
+    async def _settle(self, key: str, new: NewThread, now: int, row: Row | None) -> Claim:
+        rule = rules.claim(key, new, self._tombstone)
+        if row is not None:
+            outcome = rule(now, row)
+            if outcome.row is None:
+                return outcome.answer
+        return await self._change(key, rule)
+
+    async def _apply(self, key: str, rule: Rule[T]) -> T:
+        self._check_open()
+        return await self._change(key, rule)
+
+    async def _read_one(self, key: str) -> tuple[int, Row | None]:
+        self._check_open()
+        now, rows = await self._read([key])
+        return now, rows.get(key)
+
+    async def _read_all(self, keys: builtins.list[str]) -> tuple[int, dict[str, Row]]:
+        self._check_open()
+        return await self._read(keys) if keys else (0, {})
+
+    def _new_thread(
+        self,
+        user_id: str,
+        assistant_id: str | None,
+        display_name: str | None,
+        status: str,
+        metadata: Mapping[str, Any] | None,
+        ttl_seconds: float | Unset | None,
+    ) -> NewThread:
+        return NewThread(
+            user_id=validation.user_key(user_id),
+            assistant_id=validation.optional_text("assistant_id", assistant_id, 255),
+            display_name=validation.optional_text("display_name", display_name, 1024),
+            status=validation.status_text(status),
+            metadata=validation.metadata_text(metadata),
+            ttl=self._ttl if ttl_seconds is UNSET else validation.optional_micros("ttl_seconds", ttl_seconds),
+            change=_change_name(),
+        )
+
+    def _query(
+        self,
+        user_id: str,
+        filters: Filters,
+        limit: int,
+        cursor: str | None,
+        offset: int,
+        sort_by: SortBy,
+        sort_order: SortOrder,
+    ) -> Query:
+        user = validation.user_key(user_id)
+        validation.one_of("sort_by", sort_by, ("updated_at", "created_at"))
+        validation.one_of("sort_order", sort_order, ("desc", "asc"))
+        skipped = min(validation.whole_number("offset", offset, 0), _MOST_OFFSET)
+        if cursor is not None and skipped:
+            raise ValueError("pass either a cursor or an offset")
+        after = start(sort_order)
+        if cursor is not None:
+            after = read_cursor(cursor, binding(self._tenant, user, sort_by, sort_order, filters))
+        one_more = validation.whole_number("limit", limit, 1, 1000) + 1
+        return Query(user, filters, sort_by, sort_order, after, one_more, skipped)
+
+    def _as_page(self, rows: builtins.list[Row], query: Query, limit: int) -> ThreadPage:
+        """The query asked for one row more than the page shows: if it came, there is a next page."""
+        next_cursor = None
+        if len(rows) > limit:
+            bound_to = binding(self._tenant, query.user_id, query.sort_by, query.sort_order, query.filters)
+            next_cursor = write_cursor(position(rows[limit - 1], query.sort_by), bound_to)
+        return ThreadPage(tuple(rules.record_of(row) for row in rows[:limit]), next_cursor)
+
+    def _check_open(self) -> None:
+        self._root._check_not_closed()
+        if not self._root._is_open:
+            raise StoreUnavailableError("the thread map is not open: use `async with`, or call setup() first")
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailableError("the thread map is closed")
+
+
+def _user_or_any(user_id: str | AnyUser) -> str | AnyUser:
+    return ANY_USER if user_id is ANY_USER else validation.user_key(user_id)
+
+
+def _kept_or_text(name: str, value: str | Unset | None, longest: int) -> str | Unset | None:
+    return UNSET if value is UNSET else validation.optional_text(name, value, longest)
+
+
+def _filters(status: str | None, metadata: Mapping[str, Any] | None, ids: Iterable[str | UUID] | None) -> Filters:
+    return Filters(
+        status=None if status is None else validation.status_text(status),
+        metadata=validation.metadata_text(metadata),
+        ids=None if ids is None else frozenset(validation.thread_keys(ids)),
+    )
+
+
+def _in_order(keys: builtins.list[str], claims: dict[str, Claim]) -> builtins.list[Claim]:
+    """The answers in input order; a repeated id is `created` the first time only."""
+    answers, seen = [], set[str]()
+    for key in keys:
+        claim = claims[key]
+        answers.append(Claim(key, claim.granted, claim.created and key not in seen, claim.record))
+        seen.add(key)
+    return answers
+
+
+def _change_name() -> str:
+    """A name for one write, by which a repeated attempt recognises that the first one had arrived."""
+    return secrets.token_hex(8)

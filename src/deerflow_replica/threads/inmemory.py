@@ -1,0 +1,180 @@
+"""The thread map of one process: no server, nothing on disk."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from .._sync import InlineRunner
+from . import rules
+from .base import ThreadMap
+from .paging import Filters, Query
+from .rules import NewThread, Row, Rule
+from .values import SortBy
+
+T = TypeVar("T")
+
+_SORT_KEYS: tuple[SortBy, ...] = ("updated_at", "created_at")
+
+
+class InMemoryThreadMap(ThreadMap):
+    """A `ThreadMap` in this process's memory, for one replica and for tests; gone when the process ends.
+
+    Open from the start. Safe from any thread and any loop; no call ever waits.
+    """
+
+    def __init__(
+        self,
+        *,
+        tenant: str = "default",
+        ttl_seconds: float | None = None,
+        tombstone_seconds: float = 2_592_000.0,
+        operation_timeout_seconds: float = 10.0,
+        _clock: Callable[[], int] | None = None,
+    ) -> None:
+        super().__init__(
+            tenant=tenant,
+            ttl_seconds=ttl_seconds,
+            tombstone_seconds=tombstone_seconds,
+            operation_timeout_seconds=operation_timeout_seconds,
+        )
+        self.runner = InlineRunner()
+        self._clock = _clock or _microseconds
+        self._lock = threading.Lock()
+        self._tenants: dict[str, _Tenant] = {}
+        self._is_open = True
+
+    async def _open(self) -> None:
+        """Nothing to open."""
+
+    async def _close(self) -> None:
+        with self._lock:
+            self._tenants.clear()
+
+    async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
+        with self._lock:
+            rows = self._own().rows
+            return self._clock(), {key: rows[key] for key in keys if key in rows}
+
+    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
+        with self._lock:
+            mine = self._own()
+            missing = [key for key in keys if key not in mine.rows]
+            for key in missing:
+                mine.store(new.row(key, now))
+            return set(missing)
+
+    async def _change(self, key: str, rule: Rule[T]) -> T:
+        with self._lock:
+            mine = self._own()
+            outcome = rule(self._clock(), mine.rows.get(key))
+            if outcome.removed:
+                mine.remove(key)
+            elif outcome.row is not None:
+                mine.store(outcome.row)
+            return outcome.answer
+
+    async def _page(self, query: Query) -> list[Row]:
+        with self._lock:
+            now, mine = self._clock(), self._own()
+            found = (row for row in mine.walk(query) if _matches(row, query.filters, now))
+            return list(islice(found, query.offset, query.offset + query.limit))
+
+    async def _count(self, user_id: str, filters: Filters) -> int:
+        with self._lock:
+            now, mine = self._clock(), self._own()
+            return sum(_matches(mine.rows[key], filters, now) for _, key in mine.order(user_id, "created_at"))
+
+    async def _sweep(self, limit: int, change: str) -> int:
+        with self._lock:
+            now, mine = self._clock(), self._own()
+            expired = [row for row in mine.rows.values() if row.deleted_at is None and not rules.is_live(row, now)]
+            for row in expired[:limit]:
+                mine.store(rules.buried(row, row.expires_at or now, change))
+            mine.drop_tombstones(now - self._tombstone, limit)
+            return len(expired[:limit])
+
+    def _own(self) -> _Tenant:
+        return self._tenants.setdefault(self._tenant, _Tenant())
+
+
+class _Tenant:
+    """One tenant's rows, and for each user its live and expired ones in both orders."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self._orders: dict[tuple[str, SortBy], list[tuple[int, str]]] = {}
+
+    def order(self, user_id: str, sort_by: SortBy) -> list[tuple[int, str]]:
+        return self._orders.get((user_id, sort_by), [])
+
+    def store(self, row: Row) -> None:
+        self.remove(row.thread_id)
+        self.rows[row.thread_id] = row
+        if row.deleted_at is None:
+            for sort_by in _SORT_KEYS:
+                insort(self._orders.setdefault((row.user_id, sort_by), []), _place(row, sort_by))
+
+    def remove(self, key: str) -> None:
+        row = self.rows.pop(key, None)
+        if row is None or row.deleted_at is not None:
+            return
+        for sort_by in _SORT_KEYS:
+            order = self._orders[row.user_id, sort_by]
+            del order[bisect_left(order, _place(row, sort_by))]
+            if not order:
+                del self._orders[row.user_id, sort_by]
+
+    def walk(self, query: Query) -> Iterator[Row]:
+        """The user's rows strictly after the query's place, in its order."""
+        order = self.order(query.user_id, query.sort_by)
+        if query.sort_order == "asc":
+            places = range(bisect_right(order, query.after), len(order))
+        else:
+            places = range(bisect_left(order, query.after) - 1, -1, -1)
+        return (self.rows[order[place][1]] for place in places)
+
+    def drop_tombstones(self, deleted_until: int, limit: int) -> None:
+        dead = (row.thread_id for row in self.rows.values() if row.deleted_at is not None)
+        old = [key for key in dead if (self.rows[key].deleted_at or 0) <= deleted_until]
+        for key in old[:limit]:
+            self.remove(key)
+
+
+def _matches(row: Row, filters: Filters, now: int) -> bool:
+    return (
+        rules.is_live(row, now)
+        and filters.status in (None, row.status)
+        and (filters.ids is None or row.thread_id in filters.ids)
+        and (filters.metadata == "{}" or metadata_matches(row.metadata, filters.metadata))
+    )
+
+
+def metadata_matches(stored: str, wanted: str) -> bool:
+    """JSON equality on each top-level key that is wanted; null equals only a null that is there."""
+    metadata = json.loads(stored)
+    return all(key in metadata and _same(metadata[key], value) for key, value in json.loads(wanted).items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """JSON equality: numbers by value, `true` is not 1, objects and arrays whole."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _place(row: Row, sort_by: SortBy) -> tuple[int, str]:
+    return (row.updated_at if sort_by == "updated_at" else row.created_at, row.thread_id)
+
+
+def _microseconds() -> int:
+    return time.time_ns() // 1000
