@@ -17,7 +17,6 @@ from .records import (
     RunOutcome,
     RunRecord,
     RunStatus,
-    StartAnswer,
     ThreadRow,
     ThreadStatus,
     Unclosed,
@@ -87,17 +86,18 @@ class RunRegistry(ABC):
         return await self._admit(run, lease_seconds)
 
     @abstractmethod
-    async def start(self, run_id: str, *, owner: str, lease_seconds: float) -> StartAnswer:
-        """Begin a pending run of this owner if it is first in its thread's line and none is running."""
+    async def start(self, lease: Lease, *, lease_seconds: float) -> RunStatus | None:
+        """Begin a pending run if it is first in its thread's line and none is running.
+
+        Its status afterwards: `running` when it began, `pending` when it must wait. None: the lease is not valid.
+        """
 
     @abstractmethod
-    async def renew(
-        self, run_ids: Sequence[str], *, owner: str, lease_seconds: float
-    ) -> Mapping[str, CancelAction | None]:
-        """Prolong these runs' leases, in one statement; the wish to cancel, if any, of each that was prolonged.
+    async def renew(self, leases: Sequence[Lease], *, lease_seconds: float) -> Mapping[str, CancelAction | None]:
+        """Prolong the leases of these runs, in one statement; for each prolonged one the wish to cancel it, if any.
 
-        A run that is absent from the answer is over or another's now: its executor must stop and write nothing.
-        A lease that has lapsed is never prolonged.
+        A run that is absent from the answer is another's now, or gone: its executor must stop and write nothing.
+        A lease that has lapsed is never prolonged; one of a run that is over is, until the run is closed.
         """
 
     @abstractmethod

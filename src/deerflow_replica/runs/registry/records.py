@@ -85,18 +85,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """An admitted run, and its lease if it began at once."""
+    """An admitted run and its lease; `record.status` is `running` if it began at once, else `pending`."""
 
     record: RunRecord
-    lease: Lease | None
-
-
-@dataclass(frozen=True, slots=True)
-class StartAnswer:
-    """What became of a pending run: `lease` when it begins now, else its status (None: there is no such run)."""
-
-    status: RunStatus | None
-    lease: Lease | None = None
+    lease: Lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from .records import Json, MultitaskStrategy, RunOutcome, RunStatus, ThreadStatu
 UNFINISHED: tuple[RunStatus, ...] = ("pending", "running")
 TERMINAL: tuple[RunStatus, ...] = ("success", "error", "interrupted")
 
+CLOSE_WITHIN_SECONDS = 5.0  # how long a sweeper has to close what it was named, before another one is
+
 ORPHANED: Json = {"error": "RunOrphaned", "message": "the replica that executed this run is gone"}
 SHUTDOWN: Json = {"error": "ReplicaShutdown", "message": "the replica that executed this run was shut down"}
 
@@ -48,12 +50,14 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, A
 
 
 def contains(document: Any, part: Any) -> bool:
-    """Whether `part` is in `document`: mappings by their keys, at any depth; everything else by equality."""
+    """Whether `part` is in `document`, as PostgreSQL's `@>` has it: objects by key, arrays by element, at any depth."""
     if isinstance(part, Mapping):
         return isinstance(document, Mapping) and all(
             key in document and contains(document[key], value) for key, value in part.items()
         )
-    return bool(document == part)
+    if isinstance(part, list):
+        return isinstance(document, list) and all(any(contains(one, wanted) for one in document) for wanted in part)
+    return isinstance(document, bool) == isinstance(part, bool) and bool(document == part)
 
 
 def succeeded(values: Json | None, interrupts: Mapping[str, Any]) -> RunOutcome:

@@ -1,0 +1,145 @@
+"""Run a graph and publish what it streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import StreamError
+from .events import INTERRUPT, EventTranslator, interrupts_of
+
+if TYPE_CHECKING:
+    from ..stream import StreamBridge
+
+_LOG = logging.getLogger(__name__)
+
+Publish = Callable[[str, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a graph stopped: `values` is its last state, `interrupts` what it waits for when it was interrupted."""
+
+    run_id: str
+    status: Literal["success", "interrupted"]
+    values: Any
+    interrupts: tuple[Any, ...] = ()
+
+
+async def stream_run(
+    graph: Any,
+    input: Any,
+    *,
+    bridge: StreamBridge,
+    run_id: str,
+    context: Any = None,
+    config: Mapping[str, Any] | None = None,
+    stream_mode: str | Sequence[str] = "values",
+    subgraphs: bool = False,
+    interrupt_before: str | Sequence[str] | None = None,
+    interrupt_after: str | Sequence[str] | None = None,
+    durability: str | None = None,
+) -> RunResult:
+    """Run `graph` to its end and publish `metadata`, the events of the requested modes, and END.
+
+    END's reason is `done`; `error`, after an `error` event, when the graph raises, which is then raised here; or
+    `cancelled` when this task is. Raises `ValueError` for an unknown mode, before anything is published, and
+    `StreamError` when events cannot be stored.
+    """
+    graph_run = GraphRun(
+        graph, input, run_id, context, config, stream_mode, subgraphs, interrupt_before, interrupt_after, durability
+    )
+
+    async def publish(event: str, data: Any) -> None:
+        await bridge.publish(run_id, event, data)
+
+    try:
+        result = await graph_run.publish_to(publish)
+    except asyncio.CancelledError:
+        await _end_after(bridge, run_id, None, "cancelled")
+        raise
+    except Exception as error:
+        await _end_after(bridge, run_id, error_data(error), "error")
+        raise
+    await bridge.publish_end(run_id, reason="done")
+    return result
+
+
+@dataclass
+class GraphRun:
+    """One execution of a graph, not yet begun. `ValueError` for an unknown mode."""
+
+    graph: Any
+    input: Any
+    run_id: str
+    context: Any = None
+    config: Mapping[str, Any] | None = None
+    stream_mode: str | Sequence[str] = "values"
+    subgraphs: bool = False
+    interrupt_before: str | Sequence[str] | None = None
+    interrupt_after: str | Sequence[str] | None = None
+    durability: str | None = None
+
+    def __post_init__(self) -> None:
+        self._translator = EventTranslator(self.stream_mode)
+        self._values: Any = None
+        self._interrupts: list[Any] | None = None
+
+    async def publish_to(self, publish: Publish) -> RunResult:
+        """Run the graph; `metadata` comes first. Its own exception passes; no END and no `error` is published."""
+        await publish("metadata", {"run_id": self.run_id, "attempt": 1})
+        async with aclosing(self._stream()) as chunks:
+            async for chunk in chunks:
+                namespace, mode, data = chunk if self.subgraphs else ((), *chunk)
+                self._note(namespace, mode, data)
+                for event, event_data in self._translator.events(namespace, mode, data):
+                    await publish(event, event_data)
+        status: Literal["success", "interrupted"] = "success" if self._interrupts is None else "interrupted"
+        return RunResult(self.run_id, status, self._values, tuple(self._interrupts or ()))
+
+    def _stream(self) -> Any:
+        optional = {
+            "interrupt_before": self.interrupt_before,
+            "interrupt_after": self.interrupt_after,
+            "durability": self.durability,
+        }
+        return self.graph.astream(
+            self.input,
+            self.config,
+            context=self.context,
+            stream_mode=self._translator.modes(),
+            subgraphs=self.subgraphs,
+            **{name: value for name, value in optional.items() if value is not None},
+        )
+
+    def _note(self, namespace: Sequence[str], mode: str, data: Any) -> None:
+        if namespace:
+            return
+        if mode == "values":
+            self._values = _without_interrupts(data)
+        elif mode == "updates" and (interrupts := interrupts_of(data)) is not None:
+            self._interrupts = [*(self._interrupts or ()), *interrupts]
+
+
+def error_data(error: BaseException) -> dict[str, str]:
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+def _without_interrupts(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: value for key, value in values.items() if key != INTERRUPT}
+    return values
+
+
+async def _end_after(bridge: StreamBridge, run_id: str, error: Mapping[str, str] | None, reason: str) -> None:
+    """End the stream of a run that failed. The failure matters more than a bridge that cannot store it."""
+    try:
+        if error is not None:
+            await bridge.publish(run_id, "error", error)
+        await bridge.publish_end(run_id, reason=reason)
+    except StreamError as unpublished:
+        _LOG.warning("run %s: its end (%s) could not be published: %s", run_id, reason, unpublished)
