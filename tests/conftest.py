@@ -1,0 +1,71 @@
+"""Servers, fresh names in them, and what every test run has in common.
+
+`POSTGRES_DSN` and `REDIS_URL` point the tests at servers of yours; without them private ones are started.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# One example more or less slow says nothing about the code; in CI the same examples run every time.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, max_examples=40)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> Iterator[str]:
+    """A PostgreSQL for the whole run; take `postgres_schema` for a place of your own in it."""
+    if dsn := os.environ.get("POSTGRES_DSN"):
+        yield dsn
+        return
+    from deerflow_replica._drivers.embedded import EmbeddedPostgres
+
+    with EmbeddedPostgres(settings={"max_connections": 300}) as server:
+        yield server.dsn
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis or Valkey for the whole run; take `key_prefix` for keys of your own in it."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url
+        return
+    from deerflow_replica._drivers.embedded import EmbeddedValkey
+
+    with EmbeddedValkey() as server:
+        yield server.url
+
+
+@pytest.fixture
+def postgres_schema(postgres_dsn: str) -> Iterator[str]:
+    """The name of a new, empty schema; dropped after the test."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE SCHEMA "{name}"'.encode())
+        yield name
+        connection.execute(f'DROP SCHEMA "{name}" CASCADE'.encode())
+
+
+@pytest.fixture
+def key_prefix(redis_url: str) -> Iterator[str]:
+    """A prefix that no other test uses; its keys are removed after the test."""
+    import redis
+
+    prefix = f"test:{uuid.uuid4().hex[:12]}"
+    yield prefix
+    with redis.Redis.from_url(redis_url) as client:
+        for key in client.scan_iter(match=f"{prefix}*", count=1000):
+            client.delete(key)
