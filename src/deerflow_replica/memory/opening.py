@@ -1,0 +1,68 @@
+"""The memory storage that a configuration names."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+from ..errors import ConfigError, ConfigProblem
+from .base import MemoryStorage
+
+if TYPE_CHECKING:
+    from langgraph.store.base import BaseStore
+
+    from ..config import AppConfig
+
+_CALLS = ("load", "reload", "save")
+
+
+@asynccontextmanager
+async def open_memory_storage(config: AppConfig, *, store: BaseStore | None = None) -> AsyncIterator[MemoryStorage]:
+    """`memory.storage_class`, called with `config.memory` only, else what `memory.storage` names; closed at the end.
+
+    `ConfigError` names the key that cannot be served.
+    """
+    storage = _of_class(config) if config.memory.storage_class else _of_kind(config)
+    try:
+        yield storage
+    finally:
+        close = getattr(storage, "close", None)
+        if callable(close):
+            await asyncio.to_thread(close)
+
+
+def _of_kind(config: AppConfig) -> MemoryStorage:
+    if config.memory.storage == "store":
+        raise ConfigError(ConfigProblem("memory.storage", "store is not available yet"))
+    from ..config.targets import memory_dir
+    from .file import FileMemoryStorage
+
+    return FileMemoryStorage(memory_dir(config))
+
+
+def _of_class(config: AppConfig) -> MemoryStorage:
+    """DeerFlow's own storages are of no class of ours, so what counts is what they can be asked."""
+    path = cast(str, config.memory.storage_class)
+    try:
+        storage = _imported(path)(config.memory)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise _class_problem(f"{path} cannot be used: {error}") from error
+    missing = [name for name in _CALLS if not callable(getattr(storage, name, None))]
+    if missing:
+        raise _class_problem(f"{path} has no {', '.join(missing)}")
+    return cast(MemoryStorage, storage)
+
+
+def _imported(path: str) -> type:
+    separator = ":" if ":" in path else "."
+    module, _, name = path.rpartition(separator)
+    if not module or not name:
+        raise ValueError("not of the form module:Class or module.Class")
+    return cast(type, getattr(importlib.import_module(module), name))
+
+
+def _class_problem(message: str) -> ConfigError:
+    return ConfigError(ConfigProblem("memory.storage_class", message))
