@@ -1,0 +1,60 @@
+"""The thread that writes counts while agents work: sync agents have no loop to do it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+
+from ..errors import StoreUnavailableError
+
+_LOG = logging.getLogger(__name__)
+
+
+class Flusher:
+    """Calls `flush` on a thread of its own every `interval_seconds`, and whenever `wake` is set.
+
+    It holds `flush` (a bound method) weakly, so an owner that nobody closed is still collected, and warns.
+    """
+
+    def __init__(self, flush: Callable[[], None], *, wake: threading.Event, interval_seconds: float) -> None:
+        self._flush = weakref.WeakMethod(flush)
+        self._wake = wake
+        self._interval_seconds = interval_seconds
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="deerflow-replica-counters", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; `join` waits for it."""
+        self._stopping = True
+        self._wake.set()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        failing = False
+        while not self._stopping:
+            self._wake.wait(self._interval_seconds)
+            flush = self._flush()
+            if self._stopping or flush is None:
+                return
+            self._wake.clear()
+            failing = self._try(flush, failing)
+            del flush
+
+    def _try(self, flush: Callable[[], None], was_failing: bool) -> bool:
+        try:
+            flush()
+        except StoreUnavailableError as error:
+            if not was_failing and not self._stopping:
+                _LOG.warning("model counts could not be written, they are kept and tried again: %s", error)
+            return True
+        except Exception:
+            _LOG.exception("model counts could not be written, they are kept and tried again")
+            return True
+        return False

@@ -1,0 +1,373 @@
+"""Counters per model, exact over all replicas.
+
+Counting is arithmetic in this process; a flusher writes it. What is stored is a G-counter: each process writes the
+absolute values of its own rows under a growing number, so a write that is repeated, or late, never counts twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from .._sync import Runner
+from ..errors import StoreUnavailableError
+from ._counts import totals_of, window_of
+from ._fleet import StoredRow, Vote, fleet_counts
+from ._flusher import Flusher
+from ._ledger import BUCKET_SECONDS, Ledger, Snapshot, checked_name
+from .values import Durability, ModelFeedbackRow, ModelTotals, ModelWindow, Outcome, Sentiment
+
+_LOG = logging.getLogger(__name__)
+_SENTIMENTS = {"positive": 1, "negative": -1, None: None}
+_STILL_HERE_SECONDS = 3600.0  # an idle replica writes this often, so that compaction never takes it for dead
+
+
+class ModelCounters(ABC):
+    """Calls, outcomes, tokens, durations and votes by model. Usable from every event loop and thread.
+
+    An async context manager; `setup()` and `close()` do the same by hand and may be repeated. With
+    `durability="batched"` counts are written every `flush_interval_seconds`, or once `flush_max_events` wait; a
+    process that is killed loses what it had not written. With `"sync"` a call is written before `arecord` returns.
+    More than `max_models` names in one process are counted together as `"__other__"`. Open it after a fork, not before.
+
+    Everything but `record` and `local_totals` raises `StoreUnavailableError` while the store is away, and everything
+    does after `close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        durability: Durability = "batched",
+        flush_interval_seconds: float = 1.0,
+        flush_max_events: int = 256,
+        max_models: int = 256,
+        replica_id: str | None = None,
+    ) -> None:
+        _check_settings(durability, flush_interval_seconds, flush_max_events, max_models)
+        self.durability: Durability = durability
+        self.replica_id = replica_id or uuid.uuid4().hex
+        # Never that of an earlier process, even where someone names replicas by hand.
+        self._boot_id = f"{self.replica_id}.{uuid.uuid4().hex[:12]}"
+        self._ledger = Ledger(max_models=max_models, flush_max_events=flush_max_events)
+        self._flush_interval_seconds = flush_interval_seconds
+        self._flusher: Flusher | None = None
+        self._flushing = asyncio.Lock()
+        self._flushed_events = 0
+        self._written_at = time.monotonic()
+        self._writes: set[asyncio.Task[None]] = set()
+        self._state: Literal["new", "open", "closed"] = "new"
+
+    # Opening and closing
+
+    async def setup(self) -> None:
+        """Connect, create what is missing, and start the flusher. Raises `StoreUnavailableError`."""
+        if self._state == "open":
+            return
+        self._require_not_closed()
+        await self._open()
+        self._state = "open"
+        self._flusher = Flusher(
+            self._flush_in_background, wake=self._ledger.changed, interval_seconds=self._flush_interval_seconds
+        )
+        self._flusher.start()
+
+    async def close(self) -> None:
+        """Write what is left and disconnect.
+
+        Raises `StoreUnavailableError`, after logging how many events are lost, when the store is away.
+        """
+        was_open, self._state = self._state == "open", "closed"
+        self._ledger.close()
+        if not was_open:
+            return
+        try:
+            await self._stop_flusher()
+            await self._runner.acall(self._flush_through(self._ledger.events))
+        except StoreUnavailableError:
+            _LOG.error(
+                "%d events of model counters are lost", self._ledger.events - self._flushed_events
+            )  # it is raised as well
+            raise
+        finally:
+            await self._shut()
+
+    async def __aenter__(self) -> Self:
+        await self.setup()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_flusher", None) is not None and self._state == "open":
+            warnings.warn(f"{type(self).__name__} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+    # Counting
+
+    def record(
+        self,
+        model_name: str,
+        outcome: Outcome,
+        *,
+        duration_seconds: float | None = None,
+        usage: Mapping[str, Any] | None = None,
+        error_type: str | None = None,
+        retry_after_seconds: float | None = None,  # what it means is for those who watch the models' health
+    ) -> None:
+        """Count one finished model call. No I/O, thread-safe, also while the store is away.
+
+        `usage` is an `AIMessage.usage_metadata`; an answer without it counts as one call without usage, not as zero
+        tokens. `error_type` is the kind of a `failure`; what is not one of the five kinds counts as `unknown`.
+        `ValueError`, and nothing is counted, for an unknown outcome, a name that is not a string of 1 to 256
+        characters after stripping, or a duration that is negative or not finite.
+        """
+        self._ledger.record(model_name, outcome, duration_seconds, usage, error_type)
+
+    async def arecord(
+        self,
+        model_name: str,
+        outcome: Outcome,
+        *,
+        duration_seconds: float | None = None,
+        usage: Mapping[str, Any] | None = None,
+        error_type: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        """`record`; with `durability="sync"` it returns only after the store has it.
+
+        If the store is away it raises `StoreUnavailableError`; the event is counted nevertheless, and written later.
+        Cancelling it does not cancel the write.
+        """
+        self.record(
+            model_name,
+            outcome,
+            duration_seconds=duration_seconds,
+            usage=usage,
+            error_type=error_type,
+            retry_after_seconds=retry_after_seconds,
+        )
+        if self.durability == "sync":
+            await self._shielded_flush()
+
+    async def increment(
+        self,
+        model_name: str,
+        *,
+        call_count: int = 0,
+        success_count: int = 0,
+        failure_count: int = 0,
+        positive_feedback_count: int = 0,
+        negative_feedback_count: int = 0,
+    ) -> None:
+        """Add numbers to the totals as they are; they enter no window. All zero: nothing happens.
+
+        `ValueError` for what is not a non-negative integer. Written as an `arecord` is.
+        """
+        deltas = {
+            "call_count": call_count,
+            "success_count": success_count,
+            "failure_count": failure_count,
+            "positive_feedback_count": positive_feedback_count,
+            "negative_feedback_count": negative_feedback_count,
+        }
+        _check_deltas(deltas)
+        self._require_not_closed()
+        checked_name(model_name)
+        if any(deltas.values()):
+            self._ledger.increment(model_name, {name: delta for name, delta in deltas.items() if delta})
+            if self.durability == "sync":
+                await self._shielded_flush()
+
+    async def add_feedback(
+        self, model_name: str, sentiment: Sentiment | None, *, thread_id: str, run_id: str, user_id: str
+    ) -> bool:
+        """Store one user's vote on one run; whether that changed anything.
+
+        There is one vote per (thread, run, user): another sentiment or another model moves it, None removes it.
+        `ValueError` for an id that is empty or not a string, and for another sentiment.
+        """
+        name = checked_name(model_name)
+        _check_keys(thread_id, run_id, user_id)
+        if sentiment not in _SENTIMENTS:
+            raise ValueError(f"a sentiment is 'positive', 'negative' or None, not {sentiment!r}")
+        self._require_open()
+        return await self._vote(Vote(thread_id, run_id, user_id, name, _SENTIMENTS[sentiment]))
+
+    # Writing
+
+    async def flush(self) -> None:
+        """Return when everything counted before the call is stored. Raises `StoreUnavailableError`; nothing is lost."""
+        self._require_open()
+        await self._runner.acall(self._flush_through(self._ledger.events))
+
+    def flush_sync(self) -> None:
+        """`flush` for a caller without an event loop, or on the thread of a busy one."""
+        self._require_open()
+        self._runner.call(self._flush_through(self._ledger.events))
+
+    async def compact(self, *, dead_after_seconds: float = 86400.0) -> int:
+        """Fold the rows that nobody wrote for `dead_after_seconds` into one per model; how many were folded.
+
+        Totals do not change, also when several replicas compact together, and when a replica that was only asleep
+        comes back within 30 days.
+        """
+        if dead_after_seconds < 0:
+            raise ValueError("dead_after_seconds is not negative")
+        self._require_open()
+        return await self._fold(dead_after_seconds)
+
+    # Reading
+
+    async def totals(self) -> dict[str, ModelTotals]:
+        """The fleet's totals by model, sorted by name, with what this process has not written yet."""
+        self._require_open()
+        stored = await self._read_rows(0, 0)
+        votes = await self._read_votes()
+        local = {name: [counts] for name, counts in self._ledger.totals().items()}
+        return {
+            name: totals_of(name, counts)
+            for name, counts in fleet_counts([*stored, *votes], local, self._boot_id).items()
+        }
+
+    def local_totals(self) -> dict[str, ModelTotals]:
+        """What this process itself has counted, by model, sorted by name; no I/O. Votes are not in it."""
+        self._require_not_closed()
+        return {name: totals_of(name, counts) for name, counts in sorted(self._ledger.totals().items())}
+
+    async def window(self, seconds: float = 60) -> dict[str, ModelWindow]:
+        """What the fleet recorded in the last `seconds` (10 to 900), by model; models without any are absent.
+
+        A call leaves the window at most 10 seconds late, never early. `ValueError` for another length.
+        """
+        if not 10 <= seconds <= 900:
+            raise ValueError(f"a window has 10 to 900 seconds, not {seconds!r}")
+        self._require_open()
+        first = int(time.time() - seconds) // BUCKET_SECONDS
+        stored = await self._read_rows(first, None)
+        counts = fleet_counts(stored, self._ledger.window(first), self._boot_id)
+        return {name: window_of(name, seconds, found) for name, found in counts.items()}
+
+    async def list_rows(self) -> list[ModelFeedbackRow]:
+        """The fleet's totals as plain rows, sorted by name."""
+        return [
+            ModelFeedbackRow(
+                total.model_name,
+                total.call_count,
+                total.success_count,
+                total.failure_count,
+                total.positive_feedback_count,
+                total.negative_feedback_count,
+                total.updated_at,
+            )
+            for total in (await self.totals()).values()
+        ]
+
+    # For backends
+
+    _runner: Runner
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Connect and create what is missing."""
+
+    @abstractmethod
+    async def _shut(self) -> None:
+        """Disconnect."""
+
+    @abstractmethod
+    async def _write(self, snapshot: Snapshot) -> None:
+        """Store these rows of this boot id, each only over a lower number; drop its buckets that are too old."""
+
+    @abstractmethod
+    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
+        """Every replica's rows of these buckets, as of one moment."""
+
+    @abstractmethod
+    async def _read_votes(self) -> list[StoredRow]:
+        """The sums of the votes, one row for each model."""
+
+    @abstractmethod
+    async def _vote(self, vote: Vote) -> bool:
+        """Store or remove one vote; whether that changed anything."""
+
+    @abstractmethod
+    async def _fold(self, dead_after_seconds: float) -> int:
+        """Fold total rows into the base row, keep what was folded, drop what is too old to come back."""
+
+    # Inside
+
+    async def _flush_through(self, event: int, *, everything: bool = False) -> None:
+        """Callers that wait for the same flush share the next one: whoever is first writes for all."""
+        async with self._flushing:
+            if self._flushed_events >= event and not everything:
+                return
+            snapshot = self._ledger.snapshot(everything=everything)
+            try:
+                if snapshot.rows:
+                    await self._write(snapshot)
+            except BaseException:
+                self._ledger.restore(snapshot)
+                raise
+            self._flushed_events = snapshot.events
+            self._written_at = time.monotonic()
+
+    def _flush_in_background(self) -> None:
+        idle = time.monotonic() - self._written_at > _STILL_HERE_SECONDS
+        if idle or self._flushed_events < self._ledger.events:
+            self._runner.call(self._flush_through(self._ledger.events, everything=idle))
+
+    async def _shielded_flush(self) -> None:
+        write = asyncio.create_task(self.flush())
+        self._writes.add(write)
+        write.add_done_callback(self._written)
+        await asyncio.shield(write)
+
+    def _written(self, write: asyncio.Task[None]) -> None:
+        """Reads the error even when the caller was cancelled: then the flusher is who tries again."""
+        self._writes.discard(write)
+        if not write.cancelled():
+            write.exception()
+
+    async def _stop_flusher(self) -> None:
+        if self._flusher is not None:
+            self._flusher.stop()
+            await asyncio.to_thread(self._flusher.join)
+
+    def _require_not_closed(self) -> None:
+        if self._state == "closed":
+            raise StoreUnavailableError("the model counters are closed")
+
+    def _require_open(self) -> None:
+        self._require_not_closed()
+        if self._state == "new":
+            raise StoreUnavailableError("the model counters are not open: use `async with`, or await setup()")
+
+
+def _check_settings(durability: str, flush_interval_seconds: float, flush_max_events: int, max_models: int) -> None:
+    if durability not in ("batched", "sync"):
+        raise ValueError(f"durability is 'batched' or 'sync', not {durability!r}")
+    if not flush_interval_seconds > 0:
+        raise ValueError("flush_interval_seconds is more than 0")
+    if flush_max_events < 1 or max_models < 1:
+        raise ValueError("flush_max_events and max_models are at least 1")
+
+
+def _check_deltas(deltas: Mapping[str, int]) -> None:
+    for name, delta in deltas.items():
+        if type(delta) is not int or delta < 0:
+            raise ValueError(f"{name} is an integer that is not negative, not {delta!r}")
+
+
+def _check_keys(*keys: object) -> None:
+    for key in keys:
+        if not isinstance(key, str) or not key:
+            raise ValueError(f"thread_id, run_id and user_id are strings that are not empty, not {key!r}")

@@ -1,0 +1,58 @@
+"""The counters that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, ConfigProblem
+from .base import ModelCounters
+from .inmemory import InMemoryModelCounters
+
+if TYPE_CHECKING:
+    from .._drivers.databases import Databases
+    from ..config import AppConfig
+
+
+@asynccontextmanager
+async def open_model_counters(
+    config: AppConfig, *, databases: Databases | None = None, replica_id: str | None = None
+) -> AsyncIterator[ModelCounters]:
+    """Open the counters of section `model_feedback`, and close them at the end; in this process only if not `enabled`.
+
+    Raises `ConfigError` for a type that is not available yet, `MissingExtraError` when its driver is not installed,
+    `StoreUnavailableError` when the server is away. `databases` shares connections with other parts of a replica.
+    """
+    async with _built(config, databases, replica_id) as counters:
+        yield counters
+
+
+def _built(config: AppConfig, databases: Databases | None, replica_id: str | None) -> ModelCounters:
+    from ..config.targets import target_of
+
+    section = config.model_feedback
+    common: dict[str, Any] = {
+        "durability": section.durability,
+        "flush_interval_seconds": section.flush_interval_seconds,
+        "flush_max_events": section.flush_max_events,
+        "max_models": section.max_models,
+        "replica_id": replica_id,
+    }
+    if not section.enabled:
+        return InMemoryModelCounters(**common)
+    target = target_of(config, "model_feedback")
+    if target.kind == "memory":
+        return InMemoryModelCounters(**common)
+    if target.kind == "sqlite":
+        from .sqlite import SqliteModelCounters
+
+        shared_file = databases.sqlite(target.url) if databases and target.url else None
+        return SqliteModelCounters(target.url or "", table=section.table, _database=shared_file, **common)
+    if target.kind == "postgres":
+        from .postgres import PostgresModelCounters
+
+        shared_pool = databases.postgres(target.url) if databases and target.url else None
+        where: dict[str, Any] = {"schema": target.schema, "table": section.table, "_database": shared_pool}
+        return PostgresModelCounters(target.url, **where, **common)
+    raise ConfigError(ConfigProblem("model_feedback.type", f"{target.kind} is not available yet"))

@@ -1,0 +1,43 @@
+"""The pure rules about model calls that the middlewares share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+_LONGEST_NAME = 256
+
+
+def names_by_identity(models: Mapping[str, object] | None) -> dict[int, str]:
+    """The key of each model by the `id` of the object; whoever keeps this keeps `models`, too."""
+    return {id(model): name for name, model in (models or {}).items()}
+
+
+def model_name_of(model: object, names: Mapping[int, str]) -> str:
+    """The given name of this very object, else what the model calls itself, else its class."""
+    known = names.get(id(model))
+    if known is not None:
+        return known
+    for attribute in ("name", "model_name", "model"):
+        name = getattr(model, attribute, None)
+        if isinstance(name, str) and (stripped := name.strip()):
+            return stripped[:_LONGEST_NAME].rstrip()
+    return type(model).__name__
+
+
+def usage_of(response: Any) -> Mapping[str, Any] | None:
+    """The token usage of an answer: of a message, or of the first one in a `ModelResponse`; None if it has none."""
+    if isinstance(response, AIMessage):
+        return response.usage_metadata
+    response = getattr(response, "model_response", response)
+    for message in getattr(response, "result", ()):
+        if isinstance(message, AIMessage):
+            return message.usage_metadata
+    return None
+
+
+def usage_of_error(error: BaseException) -> Mapping[str, Any] | None:
+    """The token usage of an answer that came, but did not parse."""
+    return usage_of(getattr(error, "ai_message", None))
