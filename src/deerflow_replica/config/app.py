@@ -1,0 +1,224 @@
+"""`AppConfig`: one frozen value that holds a whole configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Self, cast
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from ..errors import ConfigError, ConfigProblem
+from . import loading
+from .agents import (
+    CircuitBreakerConfig,
+    ExtensionsConfig,
+    GatewayConfig,
+    MemoryConfig,
+    ModelConfig,
+    ReplicaConfig,
+    RunOwnershipConfig,
+    TitleConfig,
+)
+from .connections import DERIVED_TYPE, missing_connections
+from .frozen import FrozenDict, raw_items, thaw
+from .masking import display
+from .names import DEERFLOW_SECTIONS, unknown_names
+from .problems import in_file_order, problems_of
+from .provenance import Provenance
+from .section import Section
+from .storage import (
+    CheckpointerConfig,
+    DatabaseConfig,
+    ModelFeedbackConfig,
+    StoreConfig,
+    StreamBridgeConfig,
+    UserThreadMappingConfig,
+)
+from .variables import dotted
+
+_LOG_LEVELS = frozenset({"critical", "error", "warning", "warn", "info", "debug", "notset", "fatal", "trace"})
+_REQUIRED: Any = object()
+
+
+class AppConfig(Section):
+    """A whole configuration: equal content is an equal, equally hashed value, whatever it was loaded from.
+
+    The constructor reads no environment and raises Pydantic's `ValidationError`; everything else `ConfigError`.
+    """
+
+    config_version: int = 0
+    log_level: str = "info"
+    database: DatabaseConfig = Field(default_factory=DatabaseConfig)
+    checkpointer: CheckpointerConfig | None = None
+    stream_bridge: StreamBridgeConfig = Field(default_factory=StreamBridgeConfig)
+    memory: MemoryConfig = Field(default_factory=MemoryConfig)
+    models: tuple[ModelConfig, ...] = ()
+    title: TitleConfig = Field(default_factory=TitleConfig)
+    circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)
+    run_ownership: RunOwnershipConfig = Field(default_factory=RunOwnershipConfig)
+    extensions: ExtensionsConfig = Field(default_factory=ExtensionsConfig)
+    user_thread_mapping: UserThreadMappingConfig = Field(default_factory=UserThreadMappingConfig)
+    model_feedback: ModelFeedbackConfig = Field(default_factory=ModelFeedbackConfig)
+    store: StoreConfig = Field(default_factory=StoreConfig)
+    replica: ReplicaConfig = Field(default_factory=ReplicaConfig)
+    gateway: GatewayConfig = Field(default_factory=GatewayConfig)
+
+    _provenance: Provenance = PrivateAttr(default_factory=Provenance)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        extensions_path: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        strict: bool = False,
+    ) -> Self:
+        """Load `config.yaml`, and `extensions_config.json` if there is one. Reads, and changes nothing anywhere.
+
+        `path` wins over `DEER_FLOW_CONFIG_PATH`, that over `config.yaml` in `DEER_FLOW_PROJECT_ROOT` or the working
+        directory. `env` stands for `os.environ`. `strict` makes every unknown name a problem.
+        Raises `ConfigError` with all problems.
+        """
+        data, provenance = loading.read_files(path, extensions_path, os.environ if env is None else env)
+        return cls._validated(data, provenance, strict=strict)
+
+    @classmethod
+    def from_mapping(
+        cls, data: Mapping[str, Any], *, env: Mapping[str, str] | None = None, strict: bool = False
+    ) -> Self:
+        """The same from plain data, which is copied. Raises `ConfigError` with all problems."""
+        loaded, provenance = loading.read_mapping(data, os.environ if env is None else env)
+        return cls._validated(loaded, provenance, strict=strict)
+
+    def evolve(self, changes: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Self:
+        """A validated copy: mappings merge, lists and scalars replace, `None` for a section restores its default.
+
+        `"$VAR"` is resolved in `changes` only. Raises `ConfigError`.
+        """
+        data, provenance = loading.read_changes(self, self._provenance, changes, os.environ if env is None else env)
+        return self._validated(data, provenance)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with whole fields replaced, validated. Raises Pydantic's `ValidationError`."""
+        if not update:
+            return self
+        provenance = self._provenance.without(tuple((name,) for name in update), {})
+        return type(self).model_validate({**self.__config_mapping__(), **update}, context=provenance)
+
+    def get(self, key: str | tuple[Any, ...], default: Any = _REQUIRED) -> Any:
+        """The value at `"models.0.name"` or `("models", 0, "name")`. `KeyError` suggests what may have been meant."""
+        from .lookup import look_up
+
+        try:
+            return look_up(self, key)
+        except KeyError:
+            if default is _REQUIRED:
+                raise
+            return default
+
+    def get_model_config(self, name: str) -> ModelConfig | None:
+        """The first model of that name."""
+        return next((model for model in self.models if model.name == name), None)
+
+    def to_mapping(self, *, reveal: bool = False) -> dict[str, Any]:
+        """Plain dicts and lists, a detached copy, defaults included. Secrets are masked unless `reveal`."""
+        return cast(dict[str, Any], thaw(self.__config_values__()) if reveal else self._displayed())
+
+    @property
+    def unknown_sections(self) -> tuple[str, ...]:
+        """The top-level names that neither this package nor DeerFlow knows."""
+        return tuple(name for name in self.model_extra or () if name not in DEERFLOW_SECTIONS)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Names that look misspelt and an unknown log level, each with its place. Loading itself logs nothing."""
+        found = [
+            self._at(name.path, f"unknown name, did you mean {name.meant}?")
+            for name in unknown_names(self)
+            if name.meant
+        ]
+        if self.log_level.lower() not in _LOG_LEVELS:
+            found.append(self._at(("log_level",), f"unknown level {self.log_level!r}"))
+        return tuple(str(problem) for problem in in_file_order(found))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        return {key: item for key, item in raw_items(data) if item is not None or key not in cls.model_fields}
+
+    @model_validator(mode="after")
+    def _connections_are_there(self) -> Self:
+        missing = list(missing_connections(self))
+        if missing:
+            raise ValidationError.from_exception_data(
+                type(self).__name__, [_missing_detail(path, message) for path, message in missing], hide_input=True
+            )
+        return self
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        backend = self.database.backend
+        derived = {
+            name: section.with_derived(type=backend)
+            for name in DERIVED_TYPE
+            if "type" not in (section := getattr(self, name)).model_fields_set or section.type is None
+        }
+        object.__setattr__(self, "__dict__", {**self.__dict__, **derived})
+        provenance = context if isinstance(context, Provenance) else Provenance()
+        object.__setattr__(self, "__pydantic_private__", FrozenPrivate(_provenance=provenance))
+
+    @classmethod
+    def _validated(cls, data: Mapping[str, Any], provenance: Provenance, *, strict: bool = False) -> Self:
+        try:
+            config = cls.model_validate(data, context=provenance)
+        except ValidationError as error:
+            problems = problems_of(error, provenance) + cls._further_problems(data, provenance, error)
+        else:
+            problems = config._unknown_problems() if strict else []
+        if problems:
+            raise ConfigError(*in_file_order(problems)) from None
+        return config
+
+    @classmethod
+    def _further_problems(
+        cls, data: Mapping[str, Any], provenance: Provenance, error: ValidationError
+    ) -> list[ConfigProblem]:
+        """What only shows between sections, when the sections it is about are right in themselves."""
+        failed = {details["loc"][0] for details in error.errors() if details["loc"]}
+        if failed & {"database", "stream_bridge"}:
+            return []
+        try:
+            cls.model_validate({key: item for key, item in raw_items(data) if key not in failed}, context=provenance)
+        except ValidationError as further:
+            return problems_of(further, provenance)
+        return []
+
+    def _unknown_problems(self) -> list[ConfigProblem]:
+        return [
+            self._at(name.path, "unknown name" + (f", did you mean {name.meant}?" if name.meant else ""))
+            for name in unknown_names(self)
+        ]
+
+    def _at(self, path: tuple[str, ...], message: str) -> ConfigProblem:
+        place = self._provenance.key_places.get(path) or self._provenance.place(path)
+        return ConfigProblem(dotted(path), message, *(place or (None, None, None)))
+
+    def _displayed(self) -> dict[str, Any]:
+        return cast(dict[str, Any], display(self, self._provenance.variables))
+
+
+class FrozenPrivate(dict[str, Any]):
+    """Pydantic's table of private attributes, sealed."""
+
+
+def _missing_detail(path: tuple[str, str], message: str) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError("missing", "{reason}", {"reason": message}), loc=path, input=None)
+
+
+__all__ = ["AppConfig", "FilePath", "FrozenDict"]

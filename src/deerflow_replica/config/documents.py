@@ -1,0 +1,224 @@
+"""YAML and JSON text as plain data, with the place of every value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import yaml
+
+from ..errors import ConfigError, ConfigProblem
+from .frozen import MAX_DEPTH
+from .provenance import Path, Place
+from .variables import dotted
+
+MAX_NODES = 100_000
+_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MERGE = "tag:yaml.org,2002:merge"
+_VALUE = "tag:yaml.org,2002:value"
+_STRING = "tag:yaml.org,2002:str"
+_MAP = "tag:yaml.org,2002:map"
+_SEQ = "tag:yaml.org,2002:seq"
+
+
+class Document:
+    """One file's plain data, and the places of its values and keys by path."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.data: dict[str, Any] = {}
+        self.places: dict[Path, Place] = {}
+        self.key_places: dict[Path, Place] = {}
+        self.problems: list[ConfigProblem] = []
+
+    def place_of(self, node: yaml.Node) -> Place:
+        return Place(self.source, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def read_yaml(text: str, source: str) -> Document:
+    """Raises `ConfigError` with the line for text that is not one YAML 1.1 mapping of plain data."""
+    document = Document(source)
+    root = _composed(text, source)
+    if root is not None and not (isinstance(root, yaml.ScalarNode) and root.tag == "tag:yaml.org,2002:null"):
+        if not isinstance(root, yaml.MappingNode):
+            _fail(source, "the top level should be a mapping", root.start_mark)
+        document.data = _Walk(document).run(root)
+    document.places.setdefault((), Place(source, 1, 1))
+    if document.problems:
+        raise ConfigError(*document.problems)
+    return document
+
+
+def read_json(text: str, source: str) -> Document:
+    """The same for a JSON object, by JSON's rules."""
+    document = Document(source)
+    try:
+        data = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise ConfigError(ConfigProblem("", error.msg, source, error.lineno, error.colno)) from None
+    except (ValueError, RecursionError) as error:
+        message = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(ConfigProblem("", message, source, 1, 1)) from None
+    if not isinstance(data, dict):
+        raise ConfigError(ConfigProblem("", "the top level should be an object", source, 1, 1))
+    try:
+        document = read_yaml(text, source)
+    except ConfigError:
+        document.places[()] = Place(source, 1, 1)  # JSON that is no YAML (tabs): no finer places
+    document.data = data
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate key {twice!r}")
+    return found
+
+
+def _composed(text: str, source: str) -> yaml.Node | None:
+    loader = None
+    try:
+        _check_depth(text, source)
+        loader = _LOADER(text)
+        node: yaml.Node | None = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        _fail(source, _message(error), error.problem_mark or error.context_mark)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
+        raise ConfigError(ConfigProblem("", f"not YAML: {error.reason}", source, line, 1)) from None
+    else:
+        return node
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _message(error: yaml.MarkedYAMLError) -> str:
+    return ", ".join(part for part in (error.context, error.problem) if part) or "not YAML"
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Composing recurses, so levels are counted on the flat stream of events before."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            _fail(source, f"nested more than {MAX_DEPTH} levels deep", event.start_mark)
+
+
+def _fail(source: str, message: str, mark: Any) -> NoReturn:
+    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+    raise ConfigError(ConfigProblem("", message, source, line, column)) from None
+
+
+class _Walk:
+    """Composed nodes to plain data, in the order of the file."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._constructor = _LOADER("")
+        self._open: set[int] = set()
+        self._checked: set[int] = set()
+        self._nodes = 0
+
+    def run(self, root: yaml.MappingNode) -> dict[str, Any]:
+        try:
+            data: dict[str, Any] = self._value(root, ())
+            return data
+        except yaml.MarkedYAMLError as error:
+            _fail(self._document.source, _message(error), error.problem_mark or error.context_mark)
+        finally:
+            self._constructor.dispose()
+
+    def _value(self, node: yaml.Node, path: Path) -> Any:
+        self._count(node)
+        self._document.places[path] = self._document.place_of(node)
+        if id(node) in self._open:
+            _fail(self._document.source, "an alias refers to a node that contains it", node.start_mark)
+        self._open.add(id(node))
+        try:
+            return self._plain(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _plain(self, node: yaml.Node, path: Path) -> Any:
+        if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _SEQ:
+            return [self._value(child, (*path, index)) for index, child in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        for key, key_node, value_node in self._pairs(node, path):
+            self._document.key_places[(*path, key)] = self._document.place_of(key_node)
+            found[key] = self._value(value_node, (*path, key))
+        return found
+
+    def _pairs(self, node: yaml.MappingNode, path: Path) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
+        """Merged pairs first, so that the mapping's own keys win."""
+        own: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        first_time = id(node) not in self._checked
+        self._checked.add(id(node))
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged.update({key: pair for key, *pair in self._merged(value_node, path)})  # type: ignore[misc]
+                continue
+            key = self._key(key_node)
+            if key in own and first_time:
+                self._duplicate(key, own[key][0], key_node, path)
+            own[key] = (key_node, value_node)
+        for key, pair in (merged | own).items():
+            yield key, *pair
+
+    def _merged(self, node: yaml.Node, path: Path) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
+        self._count(node)
+        if id(node) in self._open:
+            _fail(self._document.source, "an alias refers to a node that contains it", node.start_mark)
+        self._open.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield from self._pairs(node, path)
+        elif isinstance(node, yaml.SequenceNode) and all(isinstance(part, yaml.MappingNode) for part in node.value):
+            for part in reversed(node.value):
+                yield from self._merged(part, path)
+        else:
+            _fail(self._document.source, "a merge key needs a mapping, or a list of mappings", node.start_mark)
+        self._open.discard(id(node))
+
+    def _duplicate(self, key: Any, first: yaml.Node, again: yaml.Node, path: Path) -> None:
+        line, column = again.start_mark.line + 1, again.start_mark.column + 1
+        message = f"duplicate key, first on line {first.start_mark.line + 1}"
+        self._document.problems.append(
+            ConfigProblem(dotted((*path, key)), message, self._document.source, line, column)
+        )
+
+    def _key(self, node: yaml.Node) -> Any:
+        if node.tag == _VALUE:
+            return "="
+        key = self._scalar(node)
+        try:
+            hash(key)
+        except TypeError:
+            _fail(self._document.source, "a key should be a plain value", node.start_mark)
+        return key
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        if node.tag == _STRING and isinstance(node, yaml.ScalarNode):
+            return node.value
+        try:
+            return self._constructor.construct_object(node, deep=True)
+        except (ValueError, OverflowError, LookupError) as error:
+            _fail(self._document.source, str(error), node.start_mark)
+
+    def _count(self, node: yaml.Node) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            _fail(self._document.source, f"more than {MAX_NODES} nodes after aliases", node.start_mark)

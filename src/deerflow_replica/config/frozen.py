@@ -1,0 +1,167 @@
+"""Immutable containers: what every mapping and list of a configuration becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, NoReturn, SupportsIndex, overload
+from uuid import UUID
+
+from ..errors import ConfigError, ConfigProblem
+from .masking import display
+
+MAX_DEPTH = 100
+_SCALARS = (type(None), bool, int, float, str, bytes, date, datetime, time, timedelta, Decimal, UUID)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsetVariable:
+    """Stands where the environment variable `name` was not set. Reading the leaf raises; equality is by name."""
+
+    name: str
+    problem: ConfigProblem
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UnsetVariable) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(("UnsetVariable", self.name))
+
+    def __repr__(self) -> str:
+        return f"${self.name}"
+
+    def read(self) -> NoReturn:
+        raise ConfigError(self.problem)
+
+
+def read(value: Any) -> Any:
+    """The value itself, unless it is an unset variable: then `ConfigError`."""
+    return value.read() if isinstance(value, UnsetVariable) else value
+
+
+class FrozenDict(Mapping[Any, Any]):
+    """A mapping that cannot change, down to its leaves. Hashable; equal to any mapping of equal content."""
+
+    __slots__ = ("_data",)
+    _data: Mapping[Any, Any]
+
+    def __init__(self, data: Mapping[Any, Any] | None = None) -> None:
+        frozen = {freeze(key): freeze(value) for key, value in raw_items(data or {})}
+        object.__setattr__(self, "_data", MappingProxyType(frozen))
+
+    def __getitem__(self, key: Any) -> Any:
+        return read(self._data[key])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._data
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, FrozenDict):
+            return self._data == other._data
+        return self._data == freeze(other)._data if isinstance(other, Mapping) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._data.items()))
+
+    def __repr__(self) -> str:
+        return f"FrozenDict({display(self)!r})"
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError("a configuration cannot be changed; evolve() gives a changed copy")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a configuration cannot be changed; evolve() gives a changed copy")
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self._data),)
+
+
+class FrozenList(tuple[Any, ...]):
+    """A tuple that masks secrets in its text and raises where an unset variable is read."""
+
+    __slots__ = ()
+
+    def __new__(cls, values: Iterable[Any] = ()) -> FrozenList:
+        return super().__new__(cls, [freeze(value) for value in raw_values(values)])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(read, super().__iter__())
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> FrozenList: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        found = super().__getitem__(index)
+        return FrozenList(found) if isinstance(index, slice) else read(found)
+
+    def __repr__(self) -> str:
+        return repr(tuple(display(self)))
+
+    def __copy__(self) -> FrozenList:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenList:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenList, (tuple(raw_values(self)),)
+
+
+def raw_items(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """The items without reading them: unset variables stay objects."""
+    return mapping._data.items() if isinstance(mapping, FrozenDict) else mapping.items()
+
+
+def raw_values(values: Iterable[Any]) -> Iterable[Any]:
+    return tuple.__iter__(values) if isinstance(values, FrozenList) else values
+
+
+def freeze(value: Any) -> Any:
+    """An immutable copy of plain data. `ValueError` names anything that is not plain data, and a cycle."""
+    if isinstance(value, (*_SCALARS, FrozenDict, FrozenList, UnsetVariable)):
+        return value
+    try:
+        return _freeze_container(value)
+    except RecursionError:
+        raise ValueError("data refers to itself or is nested too deeply") from None
+
+
+def _freeze_container(value: Any) -> Any:
+    given = getattr(value, "__config_mapping__", None)
+    if callable(given):
+        return FrozenDict(given())
+    if isinstance(value, Mapping):
+        return FrozenDict(value)
+    if isinstance(value, AbstractSet):
+        return frozenset(freeze(member) for member in value)
+    if isinstance(value, Sequence) and not isinstance(value, bytearray | memoryview):
+        return FrozenList(value)
+    raise ValueError(f"only plain data can be configuration, not {type(value).__name__}")
+
+
+def thaw(value: Any, leaf: Callable[[Any], Any] | None = None) -> Any:
+    """Plain dicts and lists again, detached. Unset variables become their `$NAME`."""
+    if isinstance(value, Mapping):
+        return {thaw(key): thaw(item) for key, item in raw_items(value)}
+    if isinstance(value, tuple | list):
+        return [thaw(item) for item in raw_values(value)]
+    if isinstance(value, AbstractSet):
+        return set(value)
+    return repr(value) if isinstance(value, UnsetVariable) else value

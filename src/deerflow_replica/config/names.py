@@ -1,0 +1,79 @@
+"""The names that DeerFlow and this package know, and what an unknown one may have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from .section import Section
+
+if TYPE_CHECKING:
+    from .app import AppConfig
+
+DEERFLOW_SECTIONS = frozenset(
+    {
+        "acp_agents", "agents_api", "auth", "channel_connections", "channels", "guardrails", "input_polish",
+        "loop_detection", "oidc", "read_before_write", "run_events", "safety_finish_reason", "sandbox", "scheduler",
+        "skill_evolution", "skills", "subagents", "suggestions", "summarization", "tavily", "token_budget",
+        "token_usage", "tool_groups", "tool_output", "tool_progress", "tool_search", "tools", "uploads", "verbose",
+    }
+)  # fmt: skip
+_FREE = frozenset({"extensions"})
+_DEERFLOW_FIELDS = {
+    "memory": frozenset(
+        {
+            "storage_path", "debounce_seconds", "model_name", "max_facts", "fact_confidence_threshold",
+            "max_injection_tokens", "token_counting", "staleness_review_enabled",
+        }
+    )
+}  # fmt: skip
+
+
+class UnknownName(NamedTuple):
+    """A name that nothing here knows, and the known one it is close to."""
+
+    path: tuple[str, ...]
+    meant: str | None
+
+
+def unknown_names(config: AppConfig) -> Iterator[UnknownName]:
+    """Unknown sections first, then unknown keys of known sections; `models` and `extensions` may hold anything."""
+    extras = config.model_extra or {}
+    yield from _among(tuple(extras), DEERFLOW_SECTIONS, type(config).known_names(), ())
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, Section) and name not in _FREE:
+            yield from _inside(section, (name,))
+
+
+def _inside(section: Section, path: tuple[str, ...]) -> Iterator[UnknownName]:
+    allowed = _DEERFLOW_FIELDS.get(path[-1], frozenset())
+    yield from _among(tuple(section.model_extra or {}), allowed, type(section).known_names(), path)
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _inside(value, (*path, name))
+
+
+def _among(
+    names: Iterable[str], allowed: frozenset[str], known: frozenset[str], path: tuple[str, ...]
+) -> Iterator[UnknownName]:
+    for name in names:
+        if name not in allowed:
+            yield UnknownName((*path, name), nearest(name, known | allowed))
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 2) -> str | None:
+    """The known name within edit distance `limit`, the closest first; short names must be closer."""
+    best = min(((distance(name, other), other) for other in known), default=(limit + 1, ""))
+    return best[1] if best[0] <= limit and best[0] < len(name) else None
+
+
+def distance(left: str, right: str) -> int:
+    """How many letters to add, drop or change."""
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        above, row[0] = row[0], i
+        for j, b in enumerate(right, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (a != b))
+    return row[-1]

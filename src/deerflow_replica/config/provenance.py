@@ -1,0 +1,56 @@
+"""Where each value of a configuration came from: file, line, variable. Never part of what a configuration equals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Path = tuple[Any, ...]
+
+
+class Place(NamedTuple):
+    """A value's place in a file; lines and columns count from 1. The source of an override is its variable."""
+
+    source: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in self if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What loading knew besides the values: the places, the variables, and the folders that paths start from."""
+
+    places: Mapping[Path, Place] = field(default_factory=dict)
+    key_places: Mapping[Path, Place] = field(default_factory=dict)
+    variables: Mapping[Path, str] = field(default_factory=dict)
+    project_root: str | None = None
+    home: str | None = None
+
+    def place(self, path: Path) -> Place | None:
+        """The value's place, or that of the mapping that lacks it."""
+        for length in range(len(path), -1, -1):
+            if found := self.places.get(path[:length]):
+                return found
+        return None
+
+    def without(self, changed: tuple[Path, ...], variables: Mapping[Path, str]) -> Provenance:
+        """The same for a configuration in which the values at and below `changed` are new."""
+
+        def kept(table: Mapping[Path, Any]) -> dict[Path, Any]:
+            return {path: value for path, value in table.items() if not _below_any(path, changed)}
+
+        return Provenance(
+            kept(self.places),
+            kept(self.key_places),
+            kept(self.variables) | dict(variables),
+            self.project_root,
+            self.home,
+        )
+
+
+def _below_any(path: Path, roots: tuple[Path, ...]) -> bool:
+    return any(path[: len(root)] == root for root in roots)

@@ -1,0 +1,153 @@
+"""The base of every section: frozen to the leaf, hashable, keeps what it does not know, shows no secret."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, Self, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializationInfo,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
+
+from .frozen import FrozenDict, freeze, raw_items
+from .masking import display
+
+
+def _frozen_mapping(value: Any) -> FrozenDict:
+    if value is None:
+        return FrozenDict()
+    if not isinstance(value, Mapping):
+        raise ValueError("should be a mapping")  # noqa: TRY004 Pydantic turns only ValueError into a problem
+    return cast(FrozenDict, freeze(value))
+
+
+Opaque = Annotated[
+    Mapping[str, Any],
+    BeforeValidator(_frozen_mapping),
+    WithJsonSchema({"type": ["object", "null"]}),
+]
+"""A mapping whose content is not ours to check."""
+
+
+class Section(BaseModel):
+    """One section of the configuration. Every operation that would change it raises."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="allow", hide_input_in_errors=True, validate_by_name=True, validate_by_alias=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_mapping(cls, data: Any) -> Any:
+        if data is None:
+            return {}
+        if not isinstance(data, Mapping):
+            return data
+        known = cls.known_names()
+        return {key: item if key in known else freeze(item) for key, item in raw_items(data)}
+
+    def model_post_init(self, context: Any, /) -> None:
+        values = {name: _sealed(value) for name, value in self.__dict__.items()}
+        object.__setattr__(self, "__dict__", values)
+        object.__setattr__(self, "__pydantic_extra__", FrozenDict(self.__pydantic_extra__))
+        object.__setattr__(self, "__pydantic_fields_set__", frozenset(self.__pydantic_fields_set__))
+
+    @classmethod
+    def known_names(cls) -> frozenset[str]:
+        """The names of the fields, and their aliases."""
+        aliases = (field.alias for field in cls.model_fields.values())
+        return frozenset(cls.model_fields) | {alias for alias in aliases if alias}
+
+    def __config_values__(self) -> dict[str, Any]:
+        """Everything that holds, defaults too. Unset variables are not read."""
+        return {**self.__dict__, **dict(raw_items(self.__pydantic_extra__ or {}))}
+
+    def __config_mapping__(self) -> dict[str, Any]:
+        """Only what was given, so that what was not can be derived again."""
+        given = {name: value for name, value in self.__dict__.items() if name in self.__pydantic_fields_set__}
+        return given | dict(raw_items(self.__pydantic_extra__ or {}))
+
+    def with_derived(self, **values: Any) -> Self:
+        """The same section with values that still count as not given. They are not validated."""
+        clone = type(self).__new__(type(self))
+        for slot in ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"):
+            object.__setattr__(clone, slot, getattr(self, slot))
+        object.__setattr__(clone, "__dict__", {**self.__dict__, **values})
+        return clone
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with whole fields replaced, validated. Raises Pydantic's `ValidationError`."""
+        return type(self).model_validate({**self.__config_mapping__(), **update}) if update else self
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """Validates, unlike Pydantic's: an unchecked section would not be frozen."""
+        return cls.model_validate(values)
+
+    def copy(self, **options: Any) -> Self:  # type: ignore[override]  # Pydantic's deprecated one copies unchecked
+        return self.model_copy(update=options.get("update"))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            self._refuse()
+        super().__setattr__(name, value)  # a frozen model: Pydantic raises
+
+    def __delattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            self._refuse()
+        super().__delattr__(name)
+
+    def _refuse(self) -> NoReturn:
+        raise AttributeError("a configuration cannot be changed; evolve() gives a changed copy")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Section):
+            return NotImplemented
+        return type(self) is type(other) and self.__config_values__() == other.__config_values__()
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, frozenset(self.__config_values__().items())))
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {
+            "__dict__": dict(self.__dict__),
+            "__pydantic_extra__": self.__pydantic_extra__,
+            "__pydantic_fields_set__": self.__pydantic_fields_set__,
+            "__pydantic_private__": self.__pydantic_private__,
+        }
+
+    def __repr_args__(self) -> Any:
+        return list(self._displayed().items())
+
+    def _displayed(self) -> dict[str, Any]:
+        return cast(dict[str, Any], display(self))
+
+    @model_serializer(mode="plain")
+    def _masked_dump(self, info: SerializationInfo) -> dict[str, Any]:
+        shown = self._displayed()
+        return _jsonable(shown) if info.mode == "json" else shown
+
+
+def _sealed(value: Any) -> Any:
+    return value if isinstance(value, Section | FrozenDict | tuple) else freeze(value)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | set):
+        return [_jsonable(item) for item in value]
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
