@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .._sync import InlineRunner
 from . import rules
 from .base import ThreadMap
-from .paging import Filters, Query
+from .clock import microseconds
+from .filters import metadata_matches
+from .paging import Filters, Query, position
 from .rules import NewThread, Row, Rule
 from .values import SortBy
 
@@ -35,7 +35,7 @@ class InMemoryThreadMap(ThreadMap):
         ttl_seconds: float | None = None,
         tombstone_seconds: float = 2_592_000.0,
         operation_timeout_seconds: float = 10.0,
-        _clock: Callable[[], int] | None = None,
+        _clock: Callable[[], int] = microseconds,
     ) -> None:
         super().__init__(
             tenant=tenant,
@@ -44,7 +44,7 @@ class InMemoryThreadMap(ThreadMap):
             operation_timeout_seconds=operation_timeout_seconds,
         )
         self.runner = InlineRunner()
-        self._clock = _clock or _microseconds
+        self._clock = _clock
         self._lock = threading.Lock()
         self._tenants: dict[str, _Tenant] = {}
         self._is_open = True
@@ -118,7 +118,7 @@ class _Tenant:
         self.rows[row.thread_id] = row
         if row.deleted_at is None:
             for sort_by in _SORT_KEYS:
-                insort(self._orders.setdefault((row.user_id, sort_by), []), _place(row, sort_by))
+                insort(self._orders.setdefault((row.user_id, sort_by), []), position(row, sort_by))
 
     def remove(self, key: str) -> None:
         row = self.rows.pop(key, None)
@@ -126,7 +126,7 @@ class _Tenant:
             return
         for sort_by in _SORT_KEYS:
             order = self._orders[row.user_id, sort_by]
-            del order[bisect_left(order, _place(row, sort_by))]
+            del order[bisect_left(order, position(row, sort_by))]
             if not order:
                 del self._orders[row.user_id, sort_by]
 
@@ -153,28 +153,3 @@ def _matches(row: Row, filters: Filters, now: int) -> bool:
         and (filters.ids is None or row.thread_id in filters.ids)
         and (filters.metadata == "{}" or metadata_matches(row.metadata, filters.metadata))
     )
-
-
-def metadata_matches(stored: str, wanted: str) -> bool:
-    """JSON equality on each top-level key that is wanted; null equals only a null that is there."""
-    metadata = json.loads(stored)
-    return all(key in metadata and _same(metadata[key], value) for key, value in json.loads(wanted).items())
-
-
-def _same(one: Any, other: Any) -> bool:
-    """JSON equality: numbers by value, `true` is not 1, objects and arrays whole."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
-
-
-def _place(row: Row, sort_by: SortBy) -> tuple[int, str]:
-    return (row.updated_at if sort_by == "updated_at" else row.created_at, row.thread_id)
-
-
-def _microseconds() -> int:
-    return time.time_ns() // 1000
