@@ -1,0 +1,233 @@
+"""The readers' side, shared by the backends: one ring of entries per stream and process, and who reads it.
+
+A subscriber is a number, the seq it reads next, and a future while it waits. Entries are encoded and decoded once per
+process however many read them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
+
+from ..errors import StreamError
+from .base import END_SENTINEL, HEARTBEAT_SENTINEL, StreamEvent, StreamGap, StreamItem, StreamSettings
+from .cursor import Cursor, StreamState, parse_cursor, place
+from .heartbeat import Heartbeats
+from .ring import Entry, Ring
+
+_YIELD_EVERY = 64
+
+
+class Topic:
+    """One run in this process: the stream that is there now, if any, and its subscribers."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.ring: Ring | None = None
+        self.subscribers: set[Subscriber] = set()
+
+    def begin(self, ring: Ring) -> None:
+        """A stream came to be: whoever waited for it reads it from seq 0."""
+        self.ring = ring
+        for subscriber in self.subscribers:
+            if subscriber.awaits_stream:
+                subscriber.read(ring, 0)
+        self.wake()
+
+    def vanish(self) -> None:
+        """The stream was deleted: its readers get what is held here, then a gap."""
+        if self.ring is not None:
+            self.ring.gone = True
+            self.ring = None
+            self.wake()
+
+    def wake(self) -> None:
+        for subscriber in self.subscribers:
+            subscriber.wake()
+
+    def slowest(self, ring: Ring) -> int:
+        """The lowest seq that a subscriber of `ring` still has to read."""
+        return min((reader.next_seq for reader in self.subscribers if reader.ring is ring), default=ring.tail + 1)
+
+
+class Subscriber:
+    """One reader of one run. `take` gives what is there without waiting, `next_item` waits."""
+
+    def __init__(self, topic: Topic, cursor: Cursor, hub: Hub) -> None:
+        self.topic = topic
+        self.cursor = cursor
+        self.ring: Ring | None = None
+        self.next_seq = 0
+        self.last_id = cursor.text
+        self.awaits_stream = False
+        self.deadline = math.inf
+        self.scheduled = False
+        self.started = hub.clock()
+        self._hub = hub
+        self._pages: list[Entry] = []
+        self._outcome: StreamGap | StreamError | None = None
+        self._future: asyncio.Future[bool] | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._future is not None and not self._future.done()
+
+    def place(self, state: StreamState | None, ring: Ring | None) -> None:
+        """Find the first seq to read; `ring` belongs to the stream of `state`."""
+        settings = self._hub.settings
+        placed = place(self.cursor, state, invalid_cursor=settings.invalid_cursor, resume_gap=settings.resume_gap)
+        if isinstance(placed, StreamGap):
+            self.conclude(placed)
+        elif placed is None:
+            self.awaits_stream = True
+        elif ring is not None:
+            self.read(ring, placed)
+
+    def read(self, ring: Ring, seq: int) -> None:
+        self.awaits_stream = False
+        self.ring = ring
+        self.next_seq = seq
+
+    def refilled(self, entries: list[Entry]) -> None:
+        """Entries below the ring, contiguous from `next_seq` on."""
+        self._pages = entries[::-1]
+        self.wake()
+
+    def conclude(self, outcome: StreamGap | StreamError) -> None:
+        """Nothing but `outcome` follows."""
+        self._outcome = outcome
+        self.wake()
+
+    def wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(True)
+
+    def beat(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(False)
+
+    def take(self) -> StreamItem | None:
+        """The next item, or None: nothing is there yet."""
+        if self._pages:
+            return self._deliver(self._pages.pop())
+        if self._outcome is not None:
+            if isinstance(self._outcome, StreamError):
+                raise self._outcome
+            return self._outcome
+        ring = self.ring
+        if ring is None:
+            return None
+        if self.next_seq > ring.tail:
+            return StreamGap(self.last_id, None, None) if ring.gone else None
+        entry = ring.get(self.next_seq)
+        if entry is None:
+            self._hub.source.refill(self, ring)
+            return self.take() if self._pages or self._outcome else None
+        return self._deliver(entry)
+
+    async def next_item(self, heartbeat_interval: float) -> StreamItem:
+        """Wait for the next item, or for the heartbeat."""
+        self.deadline = self._hub.clock() + heartbeat_interval
+        while (item := self.take()) is None:
+            if not await self._wait():
+                return HEARTBEAT_SENTINEL
+        return item
+
+    def _deliver(self, entry: Entry) -> StreamEvent:
+        self.next_seq = entry.seq + 1
+        if entry.is_end:
+            return END_SENTINEL
+        self._hub.delivered += 1
+        event = entry.as_event()
+        self.last_id = event.id
+        return event
+
+    async def _wait(self) -> bool:
+        """True: something may be there; False: the deadline has passed."""
+        self._future = self._hub.new_future()
+        self._hub.heartbeats.schedule(self)
+        try:
+            return await self._future
+        finally:
+            self._future = None
+
+
+class Source(Protocol):
+    """What a hub asks of its backend."""
+
+    def begin(self, subscriber: Subscriber) -> None:
+        """Somebody begins to read: place the subscriber, now or later."""
+
+    def refill(self, subscriber: Subscriber, ring: Ring) -> None:
+        """The subscriber is behind the ring: get it the entries from `next_seq` on, or a gap, now or later."""
+
+    def release(self, topic: Topic) -> None:
+        """Somebody left the topic."""
+
+
+class Hub:
+    """All topics of a bridge, and the one loop that every subscription runs."""
+
+    def __init__(self, settings: StreamSettings, source: Source) -> None:
+        self.settings = settings
+        self.source = source
+        self.topics: dict[str, Topic] = {}
+        self.heartbeats = Heartbeats()
+        self.subscribers = 0
+        self.delivered = 0
+        self.gaps = 0
+
+    async def follow(
+        self, run_id: str, last_event_id: str | None, heartbeat_interval: float
+    ) -> AsyncGenerator[StreamItem, None]:
+        subscriber = self.attach(run_id, last_event_id)
+        taken = 0
+        try:
+            self.source.begin(subscriber)
+            while True:
+                item = await subscriber.next_item(heartbeat_interval)
+                is_last = item is END_SENTINEL or isinstance(item, StreamGap)
+                self.gaps += is_last and item is not END_SENTINEL
+                yield item
+                if is_last:
+                    return
+                taken += 1
+                if taken % _YIELD_EVERY == 0:
+                    # A reader that is behind never waits: let the others run all the same.
+                    await asyncio.sleep(0)
+        finally:
+            self.detach(subscriber)
+            self.source.release(subscriber.topic)
+
+    def clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def new_future(self) -> asyncio.Future[bool]:
+        return asyncio.get_running_loop().create_future()
+
+    def topic(self, run_id: str) -> Topic:
+        topic = self.topics.get(run_id)
+        if topic is None:
+            topic = self.topics[run_id] = Topic(run_id)
+        return topic
+
+    def attach(self, run_id: str, last_event_id: str | None) -> Subscriber:
+        topic = self.topic(run_id)
+        subscriber = Subscriber(topic, parse_cursor(last_event_id), self)
+        topic.subscribers.add(subscriber)
+        self.subscribers += 1
+        return subscriber
+
+    def detach(self, subscriber: Subscriber) -> None:
+        subscriber.topic.subscribers.discard(subscriber)
+        self.subscribers -= 1
+        if not self.subscribers:
+            self.heartbeats.stop()
+
+    def conclude(self, outcome: Callable[[], StreamError]) -> None:
+        """End every subscription with an error."""
+        for topic in self.topics.values():
+            for subscriber in topic.subscribers:
+                subscriber.conclude(outcome())

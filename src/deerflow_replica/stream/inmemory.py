@@ -1,0 +1,197 @@
+"""The bridge of a single process: the hub itself holds the streams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+
+from ..errors import StreamEndedError, StreamUnavailableError
+from .base import InvalidCursor, ResumeGap, StreamBridge, StreamItem, StreamSettings, StreamStats
+from .hub import Hub, Subscriber, Topic
+from .ring import Ring
+
+_YIELD_EVERY = 64
+_TRIM_STEP = 64
+
+
+class InMemoryStreamBridge(StreamBridge):
+    """Streams of this process, gone with it. Every `publish` stores at once and never waits for a reader.
+
+    Retained are the newest `queue_maxsize` events of a run, fewer if their data exceed `max_stream_bytes`; an attached
+    reader may lag `live_window` events. `stream_ttl_seconds` without a publish delete a stream (0 or None: never).
+    """
+
+    supports_cross_process = False
+
+    def __init__(
+        self,
+        *,
+        queue_maxsize: int = 256,
+        max_event_bytes: int = 8 * 2**20,
+        max_stream_bytes: int = 64 * 2**20,
+        live_window: int = 8192,
+        invalid_cursor: InvalidCursor = "replay",
+        resume_gap: ResumeGap = "exact",
+        stream_ttl_seconds: float | None = 86400,
+    ) -> None:
+        super().__init__(
+            StreamSettings(
+                queue_maxsize=queue_maxsize,
+                max_event_bytes=max_event_bytes,
+                max_stream_bytes=max_stream_bytes,
+                live_window=live_window,
+                invalid_cursor=invalid_cursor,
+                resume_gap=resume_gap,
+                stream_ttl_seconds=stream_ttl_seconds,
+            )
+        )
+        self._hub = Hub(self._settings, self)
+        self._expiries: dict[str, _Expiry] = {}
+        self._last_epoch = 0
+        self._published = 0
+
+    def stats(self) -> StreamStats:
+        return StreamStats(
+            published=self._published,
+            delivered=self._hub.delivered,
+            gaps=self._hub.gaps,
+            subscribers=self._hub.subscribers,
+            topics=len(self._hub.topics),
+        )
+
+    async def _publish(self, run_id: str, event: str, encoded: bytes) -> None:
+        topic = self._hub.topic(run_id)
+        ring = self._ring(topic)
+        if ring.ended:
+            raise StreamEndedError(f"run {run_id!r} has ended: nothing is stored after END")
+        ring.append(event, encoded)
+        self._trim(topic, ring)
+        self._touch(run_id)
+        topic.wake()
+        self._published += 1
+        if self._published % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+
+    async def _publish_end(self, run_id: str, reason: str) -> None:
+        topic = self._hub.topic(run_id)
+        ring = self._ring(topic)
+        if not ring.ended:
+            ring.append_end(reason)
+            self._touch(run_id)
+            topic.wake()
+
+    def _subscribe(
+        self, run_id: str, last_event_id: str | None, heartbeat_interval: float
+    ) -> AsyncGenerator[StreamItem, None]:
+        return self._hub.follow(run_id, last_event_id, heartbeat_interval)
+
+    def begin(self, subscriber: Subscriber) -> None:
+        self._enter()
+        ring = subscriber.topic.ring
+        subscriber.place(ring.state() if ring else None, ring)
+
+    def refill(self, subscriber: Subscriber, ring: Ring) -> None:
+        """There is nowhere else to look."""
+        subscriber.conclude(ring.state().gap(subscriber.last_id))
+
+    def release(self, topic: Topic) -> None:
+        if topic.ring is None and not topic.subscribers:
+            self._hub.topics.pop(topic.run_id, None)
+
+    async def _exists(self, run_id: str) -> bool:
+        return self._found(run_id) is not None
+
+    async def _end_reason(self, run_id: str) -> str | None:
+        ring = self._found(run_id)
+        return ring.end_reason if ring else None
+
+    async def _cleanup(self, run_id: str, delay: float) -> None:
+        if self._found(run_id) is None:
+            return
+        if delay == 0:
+            self._delete(run_id)
+        else:
+            self._expiries[run_id].fix(delay)
+
+    async def _flush(self, run_id: str | None) -> None:
+        """Everything is stored when it is accepted."""
+
+    async def _close(self) -> None:
+        for expiry in self._expiries.values():
+            expiry.cancel()
+        self._expiries.clear()
+        self._hub.heartbeats.stop()
+        self._hub.conclude(lambda: StreamUnavailableError("the stream bridge is closed"))
+
+    def _found(self, run_id: str) -> Ring | None:
+        topic = self._hub.topics.get(run_id)
+        return topic.ring if topic else None
+
+    def _ring(self, topic: Topic) -> Ring:
+        if topic.ring is None:
+            # Ahead of every earlier stream, also when the clock was set back.
+            self._last_epoch = max(self._last_epoch + 1, time.time_ns() // 1000)
+            self._expiries[topic.run_id] = _Expiry(partial(self._delete, topic.run_id))
+            topic.begin(Ring(self._last_epoch))
+        assert topic.ring is not None  # noqa: S101  # begin() has just set it; for the type checkers
+        return topic.ring
+
+    def _trim(self, topic: Topic, ring: Ring) -> None:
+        settings = self._settings
+        ring.fit(settings.max_stream_bytes)
+        ring.floor = max(ring.low, ring.floor, ring.last_event + 1 - settings.queue_maxsize)
+        if ring.floor - ring.low >= _TRIM_STEP or not topic.subscribers:
+            wanted = max(topic.slowest(ring), ring.tail + 1 - max(settings.live_window, settings.queue_maxsize))
+            ring.drop_below(min(ring.floor, wanted))
+
+    def _touch(self, run_id: str) -> None:
+        if self._settings.stream_ttl_seconds:
+            self._expiries[run_id].extend(self._settings.stream_ttl_seconds)
+
+    def _delete(self, run_id: str) -> None:
+        self._expiries.pop(run_id).cancel()
+        topic = self._hub.topics[run_id]
+        topic.vanish()
+        self.release(topic)
+
+
+class _Expiry:
+    """When a stream is deleted: put off by publishing, until a clean-up fixes it.
+
+    The timer is moved only when it fires, not by every publish.
+    """
+
+    def __init__(self, delete: Callable[[], None]) -> None:
+        self._delete = delete
+        self._due = 0.0
+        self._is_fixed = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def extend(self, seconds: float) -> None:
+        if not self._is_fixed:
+            self._due = asyncio.get_running_loop().time() + seconds
+            if self._timer is None:
+                self._arm()
+
+    def fix(self, seconds: float) -> None:
+        self.cancel()
+        self._is_fixed = True
+        self._due = asyncio.get_running_loop().time() + seconds
+        self._arm()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_at(self._due, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if asyncio.get_running_loop().time() + 0.001 < self._due:
+            self._arm()
+        else:
+            self._delete()
