@@ -13,7 +13,7 @@ from ..errors import StreamError
 from .events import INTERRUPT, EventTranslator, interrupts_of
 
 if TYPE_CHECKING:
-    from ..stream import StreamBridge
+    from ..stream.base import StreamBridge
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,0 +1,181 @@
+-- name: create_threads
+CREATE TABLE IF NOT EXISTS {threads} (
+    thread_id text PRIMARY KEY,
+    user_id text,
+    status text NOT NULL,
+    hidden boolean NOT NULL,
+    metadata jsonb NOT NULL,
+    config json NOT NULL,
+    "values" json,
+    interrupts json NOT NULL,
+    error json,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    state_updated_at timestamptz NOT NULL
+)
+
+-- name: create_runs
+CREATE TABLE IF NOT EXISTS {runs} (
+    run_id text PRIMARY KEY,
+    seq bigint GENERATED ALWAYS AS IDENTITY,
+    thread_id text NOT NULL REFERENCES {threads} ON DELETE CASCADE,
+    assistant_id text,
+    status text NOT NULL,
+    metadata json NOT NULL,
+    kwargs json NOT NULL,
+    multitask_strategy text NOT NULL,
+    error json,
+    owner text NOT NULL,
+    fence bigint NOT NULL,
+    lease_until timestamptz NOT NULL,
+    cancel_action text,
+    closed boolean NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL
+)
+
+-- name: create_runs_by_thread
+CREATE INDEX IF NOT EXISTS {runs_by_thread} ON {runs} (thread_id, seq)
+
+-- name: create_runs_by_lease
+CREATE INDEX IF NOT EXISTS {runs_by_lease} ON {runs} (lease_until) WHERE NOT closed
+
+-- name: get_run
+SELECT * FROM {runs} WHERE run_id = %(run_id)s
+
+-- name: list_runs
+SELECT * FROM {runs}
+WHERE thread_id = %(thread_id)s AND (%(status)s::text IS NULL OR status = %(status)s)
+ORDER BY seq DESC LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: insert_run
+INSERT INTO {runs} (run_id, thread_id, assistant_id, status, metadata, kwargs, multitask_strategy, owner, fence,
+    lease_until, closed, created_at, updated_at)
+SELECT %(run_id)s, %(thread_id)s, %(assistant_id)s, %(status)s, %(metadata)s::json, %(kwargs)s::json,
+    %(multitask_strategy)s, %(owner)s, 1, now + make_interval(secs => %(lease_seconds)s), false, now, now
+FROM clock_timestamp() AS now
+ON CONFLICT (run_id) DO NOTHING
+RETURNING *
+
+-- name: count_unfinished
+SELECT count(*) AS unfinished FROM {runs}
+WHERE thread_id = %(thread_id)s AND status IN ('pending', 'running')
+
+-- name: begin_run
+UPDATE {runs} AS run
+SET status = 'running', updated_at = clock_timestamp(),
+    lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+WHERE run_id = %(run_id)s AND owner = %(owner)s AND fence = %(fence)s AND status = 'pending'
+    AND NOT EXISTS (
+        SELECT 1 FROM {runs} AS other
+        WHERE other.thread_id = run.thread_id
+            AND (other.status = 'running' OR (other.status = 'pending' AND other.seq < run.seq))
+    )
+
+-- name: status_under_lease
+SELECT status FROM {runs} WHERE run_id = %(run_id)s AND owner = %(owner)s AND fence = %(fence)s
+
+-- name: renew
+UPDATE {runs} AS run
+SET lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+FROM unnest(%(run_ids)s::text[], %(owners)s::text[], %(fences)s::bigint[]) AS held (run_id, owner, fence)
+WHERE run.run_id = held.run_id AND run.owner = held.owner AND run.fence = held.fence
+    AND NOT run.closed AND run.lease_until > clock_timestamp()
+RETURNING run.run_id, run.cancel_action
+
+-- name: finish_run
+UPDATE {runs} SET status = %(status)s, error = %(error)s::json, updated_at = clock_timestamp()
+WHERE run_id = %(run_id)s AND owner = %(owner)s AND fence = %(fence)s AND status = 'running'
+RETURNING thread_id
+
+-- name: cancel_pending
+UPDATE {runs} SET status = 'interrupted', updated_at = clock_timestamp()
+WHERE run_id = %(run_id)s AND status = 'pending'
+RETURNING thread_id, owner
+
+-- name: cancel_running
+UPDATE {runs} SET cancel_action = %(action)s
+WHERE run_id = %(run_id)s AND status = 'running'
+RETURNING owner
+
+-- name: close_run
+UPDATE {runs} SET closed = true
+WHERE run_id = %(run_id)s AND status NOT IN ('pending', 'running')
+RETURNING run_id
+
+-- name: find_lapsed
+SELECT run_id FROM {runs} WHERE NOT closed AND lease_until <= clock_timestamp() ORDER BY lease_until LIMIT %(limit)s
+
+-- name: orphan_run
+UPDATE {runs}
+SET status = 'error', error = %(error)s::json, fence = fence + 1, updated_at = clock_timestamp(),
+    lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+WHERE run_id = %(run_id)s AND status IN ('pending', 'running') AND lease_until <= clock_timestamp()
+RETURNING *
+
+-- name: hold_unclosed
+UPDATE {runs} SET lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+WHERE run_id = %(run_id)s AND NOT closed AND status NOT IN ('pending', 'running') AND lease_until <= clock_timestamp()
+RETURNING *
+
+-- name: delete_run
+DELETE FROM {runs} WHERE run_id = %(run_id)s AND status NOT IN ('pending', 'running') RETURNING run_id
+
+-- name: insert_thread
+INSERT INTO {threads} (thread_id, user_id, status, hidden, metadata, config, interrupts, created_at, updated_at,
+    state_updated_at)
+SELECT %(thread_id)s, %(user_id)s, 'idle', %(hidden)s, %(metadata)s::jsonb, %(config)s::json, '{}', now, now, now
+FROM clock_timestamp() AS now
+ON CONFLICT (thread_id) DO NOTHING
+RETURNING *
+
+-- name: get_thread
+SELECT * FROM {threads} WHERE thread_id = %(thread_id)s
+
+-- name: lock_thread
+SELECT metadata, config FROM {threads} WHERE thread_id = %(thread_id)s FOR UPDATE
+
+-- name: lock_thread_of_run
+SELECT thread_id FROM {threads} WHERE thread_id = (SELECT thread_id FROM {runs} WHERE run_id = %(run_id)s) FOR UPDATE
+
+-- name: try_lock_thread_of_run
+SELECT thread_id FROM {threads} WHERE thread_id = (SELECT thread_id FROM {runs} WHERE run_id = %(run_id)s)
+FOR UPDATE SKIP LOCKED
+
+-- name: set_busy
+UPDATE {threads} SET status = 'busy', metadata = %(metadata)s::jsonb, updated_at = clock_timestamp()
+WHERE thread_id = %(thread_id)s
+RETURNING thread_id
+
+-- name: leave_thread
+UPDATE {threads}
+SET status = %(status)s, error = %(error)s::json, "values" = COALESCE(%(values)s::json, "values"),
+    interrupts = %(interrupts)s::json, updated_at = clock_timestamp(), state_updated_at = clock_timestamp()
+WHERE thread_id = %(thread_id)s
+RETURNING thread_id
+
+-- name: update_thread
+UPDATE {threads} SET metadata = %(metadata)s::jsonb, config = %(config)s::json, updated_at = clock_timestamp()
+WHERE thread_id = %(thread_id)s
+RETURNING *
+
+-- name: delete_thread
+DELETE FROM {threads} WHERE thread_id = %(thread_id)s RETURNING thread_id
+
+-- name: search_threads
+SELECT * FROM {threads}
+WHERE NOT hidden AND (NOT %(unowned)s OR user_id IS NULL) AND (%(status)s::text IS NULL OR status = %(status)s)
+    AND (%(ids)s::text[] IS NULL OR thread_id = ANY(%(ids)s::text[])) AND metadata @> %(metadata)s::jsonb
+ORDER BY
+    CASE WHEN %(order)s = 'created_at_asc' THEN created_at WHEN %(order)s = 'updated_at_asc' THEN updated_at END,
+    CASE WHEN %(order)s = 'created_at_desc' THEN created_at WHEN %(order)s = 'updated_at_desc' THEN updated_at END DESC,
+    CASE WHEN %(order)s = 'status_asc' THEN status COLLATE "C" END,
+    CASE WHEN %(order)s = 'status_desc' THEN status COLLATE "C" END DESC,
+    CASE WHEN %(order)s LIKE '%%_asc' THEN thread_id COLLATE "C" END,
+    thread_id COLLATE "C" DESC
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count_threads
+SELECT count(*) AS found FROM {threads}
+WHERE NOT hidden AND (NOT %(unowned)s OR user_id IS NULL) AND (%(status)s::text IS NULL OR status = %(status)s)
+    AND (%(ids)s::text[] IS NULL OR thread_id = ANY(%(ids)s::text[])) AND metadata @> %(metadata)s::jsonb
