@@ -36,6 +36,7 @@ class InMemoryThreadMap(ThreadMap):
         tombstone_seconds: float = 2_592_000.0,
         operation_timeout_seconds: float = 10.0,
         _clock: Callable[[], int] = microseconds,
+        _beside: InMemoryThreadMap | None = None,
     ) -> None:
         super().__init__(
             tenant=tenant,
@@ -45,16 +46,15 @@ class InMemoryThreadMap(ThreadMap):
         )
         self.runner = InlineRunner()
         self._clock = _clock
-        self._lock = threading.Lock()
-        self._tenants: dict[str, _Tenant] = {}
+        self._lock = _beside._lock if _beside else threading.Lock()
+        self._tenants: dict[str, _Tenant] = _beside._tenants if _beside else {}
         self._is_open = True
 
     async def _open(self) -> None:
         """Nothing to open."""
 
     async def _close(self) -> None:
-        with self._lock:
-            self._tenants.clear()
+        """Nothing to close."""
 
     async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
         with self._lock:

@@ -47,6 +47,7 @@ def _built(config: AppConfig, databases: Databases | None) -> ThreadMap:
         from .postgres import PostgresThreadMap
 
         shared_pool = databases.postgres(target.url) if databases and target.url else None
-        where = {"schema": target.schema, "table": section.table}
-        return PostgresThreadMap(target.url, **where, **common, _database=shared_pool)
+        return PostgresThreadMap(
+            target.url, schema=target.schema or None, table=section.table, **common, _database=shared_pool
+        )
     raise ConfigError(ConfigProblem("user_thread_mapping.type", f"{target.kind} is not available yet"))

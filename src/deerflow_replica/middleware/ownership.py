@@ -1,0 +1,153 @@
+"""Nobody's agent runs on somebody else's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NotRequired
+
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain.agents.middleware.types import PrivateStateAttr
+from langchain_core.messages import ToolMessage
+from langgraph.channels import UntrackedValue
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from ..context import DeerFlowContext, resolve_context
+from ..errors import ContextError
+from ..threads.access import acting_user, claim_for_run
+from ..threads.base import ThreadMap
+
+_MARK = "thread_ownership"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Who was checked for which thread. A type of its own: no client's JSON can forge it."""
+
+    thread_id: str
+    user_id: str | None
+
+
+class OwnershipState(AgentState[Any]):
+    """The mark of this run's check: never checkpointed, so that a resumed run is checked anew; never in the output."""
+
+    thread_ownership: NotRequired[Annotated[Checked, UntrackedValue, PrivateStateAttr]]
+
+
+class ThreadOwnershipMiddleware(AgentMiddleware[OwnershipState, DeerFlowContext, Any]):
+    """Claims the thread for the run's user before the agent starts, and touches it afterwards.
+
+    A foreign thread raises `ThreadOwnershipError` before any model call; a run resumed after an interrupt is checked
+    at its first model or tool calls. `ContextError` when the checkpointer's thread is not the context's; a store that
+    is away raises `StoreUnavailableError`. Follows `config.user_thread_mapping` at run time.
+
+    It is the second line: with a checkpointer the input is stored before it runs. Claim before the graph is entered,
+    as `Replica.start_run` and the gateway do (`deerflow_replica.threads.claim_for_run`).
+    """
+
+    state_schema = OwnershipState
+
+    def __init__(self, threads: ThreadMap) -> None:
+        super().__init__()
+        self.tools = []
+        self._threads = threads
+
+    def before_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> dict[str, Any] | None:
+        context = checked_context(runtime)
+        if not is_enabled(context):
+            return None
+        self._threads.runner.call(claim_for_run(self._threads, context))
+        return {_MARK: mark_of(context)}
+
+    async def abefore_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> dict[str, Any] | None:
+        context = checked_context(runtime)
+        if not is_enabled(context):
+            return None
+        await claim_for_run(self._threads, context)
+        return {_MARK: mark_of(context)}
+
+    def after_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> None:
+        context = resolve_context(runtime)
+        user_id = toucher(context)
+        if user_id is not None:
+            self._threads.runner.call(self._threads.update(context.thread_id, user_id=user_id))
+
+    async def aafter_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> None:
+        context = resolve_context(runtime)
+        user_id = toucher(context)
+        if user_id is not None:
+            await self._threads.update(context.thread_id, user_id=user_id)
+
+    def wrap_model_call(
+        self,
+        request: ModelRequest[DeerFlowContext],
+        handler: Callable[[ModelRequest[DeerFlowContext]], ModelResponse[Any]],
+    ) -> ModelResponse[Any]:
+        self._check(request)
+        return handler(request)
+
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[DeerFlowContext],
+        handler: Callable[[ModelRequest[DeerFlowContext]], Awaitable[ModelResponse[Any]]],
+    ) -> ModelResponse[Any]:
+        await self._acheck(request)
+        return await handler(request)
+
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
+    ) -> ToolMessage | Command[Any]:
+        self._check(request)
+        return handler(request)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
+    ) -> ToolMessage | Command[Any]:
+        await self._acheck(request)
+        return await handler(request)
+
+    def _check(self, request: ModelRequest[DeerFlowContext] | ToolCallRequest) -> None:
+        context = unchecked_context(request)
+        if context is not None:
+            self._threads.runner.call(claim_for_run(self._threads, context))
+
+    async def _acheck(self, request: ModelRequest[DeerFlowContext] | ToolCallRequest) -> None:
+        context = unchecked_context(request)
+        if context is not None:
+            await claim_for_run(self._threads, context)
+
+
+def checked_context(runtime: Any) -> DeerFlowContext:
+    """The run's context; `ContextError` when the checkpointer works on another thread than it names."""
+    context = resolve_context(runtime)
+    execution = runtime.execution_info
+    if execution is not None and execution.thread_id not in (None, context.thread_id):
+        raise ContextError(
+            f"the run's checkpoints are on thread {execution.thread_id!r}, its context names {context.thread_id!r}: "
+            "pass the same thread_id in config['configurable'] and in the context"
+        )
+    return context
+
+
+def unchecked_context(request: ModelRequest[DeerFlowContext] | ToolCallRequest) -> DeerFlowContext | None:
+    """The context, if its user has yet to be checked in this run: a resumed run enters in the middle."""
+    context = checked_context(request.runtime)
+    if not is_enabled(context):
+        return None
+    mark = request.state.get(_MARK) if isinstance(request.state, Mapping) else None
+    return None if isinstance(mark, Checked) and mark == mark_of(context) else context
+
+
+def mark_of(context: DeerFlowContext) -> Checked:
+    return Checked(context.thread_id, acting_user(context))
+
+
+def is_enabled(context: DeerFlowContext) -> bool:
+    return context.app_config.user_thread_mapping.enabled
+
+
+def toucher(context: DeerFlowContext) -> str | None:
+    """Whose touch the end of the run is; None: nobody's."""
+    return acting_user(context) if is_enabled(context) else None
