@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._counts import Counts, add, subtract
+from ._counts import UPDATED, Counts, add, subtract
 
 BASE = ""  # the boot id of the row that compaction folds others into
 FOLDED_KEPT_SECONDS = 30 * 86400.0  # how long a replica may sleep and still be recognised
@@ -62,6 +62,10 @@ def unfolded(row: StoredRow) -> Counts:
     counts = dict(row.counts)
     subtract(counts, row.folded)
     return counts
+
+
+def vote_counts(positive: int, negative: int, voted_at: float) -> Counts:
+    return {"positive_feedback_count": positive, "negative_feedback_count": negative, UPDATED: voted_at}
 
 
 def dump(counts: Mapping[str, Any]) -> str:

@@ -175,7 +175,7 @@ class Ledger:
         with self._lock:
             dirty = list(self._tallies.values()) if everything else self._dirty
             saved_from = {tally.name: tally.saved_from for tally in dirty}
-            oldest = int(time.time()) // BUCKET_SECONDS - KEPT_BUCKETS
+            oldest = oldest_bucket()
             rows = [row for tally in dirty for row in _rows(tally, oldest)]
             for tally in dirty:
                 tally.dirty, tally.saved_from = False, tally.bucket
@@ -218,6 +218,11 @@ class Ledger:
         self.events += 1
         if self.events - self._snapshot_events == self._flush_max_events:
             self.changed.set()
+
+
+def oldest_bucket() -> int:
+    """The first bucket that a window can still reach."""
+    return int(time.time()) // BUCKET_SECONDS - KEPT_BUCKETS
 
 
 def checked_name(model_name: object) -> str:

@@ -10,9 +10,20 @@ from typing import Any
 
 from .._drivers.sqlite import SqliteDatabase
 from .._drivers.statements import load_statements, quoted
-from ._counts import UPDATED, Counts, add
-from ._fleet import ABANDONED_SECONDS, BASE, FOLDED_KEPT_SECONDS, StoredRow, Vote, dump, restored, storable, unfolded
-from ._ledger import BUCKET_SECONDS, KEPT_BUCKETS, Snapshot
+from ._counts import Counts, add
+from ._fleet import (
+    ABANDONED_SECONDS,
+    BASE,
+    FOLDED_KEPT_SECONDS,
+    StoredRow,
+    Vote,
+    dump,
+    restored,
+    storable,
+    unfolded,
+    vote_counts,
+)
+from ._ledger import BUCKET_SECONDS, Snapshot, oldest_bucket
 from .base import ModelCounters
 
 _LAST_BUCKET = 2**62
@@ -62,7 +73,7 @@ class SqliteModelCounters(ModelCounters):
             {**mine, "bucket": row.bucket, "model_name": storable(row.model_name), "counts": dump(row.counts)}
             for row in snapshot.rows
         ]
-        oldest = int(now) // BUCKET_SECONDS - KEPT_BUCKETS
+        oldest = oldest_bucket()
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(self._sql["write"], rows)
@@ -77,8 +88,8 @@ class SqliteModelCounters(ModelCounters):
     async def _read_votes(self) -> list[StoredRow]:
         return await self._database.read(
             lambda connection: [
-                StoredRow(BASE, restored(name), _votes(positive, negative, voted_at))
-                for name, positive, negative, voted_at in connection.execute(self._sql["read_votes"])
+                StoredRow(BASE, restored(name), vote_counts(*sums))
+                for name, *sums in connection.execute(self._sql["read_votes"])
             ]
         )
 
@@ -122,7 +133,3 @@ def _stored(cursor: sqlite3.Cursor) -> list[StoredRow]:
         StoredRow(boot_id, restored(name), json.loads(counts), json.loads(folded) if folded else {})
         for boot_id, name, counts, folded in cursor
     ]
-
-
-def _votes(positive: int, negative: int, voted_at: float) -> Counts:
-    return {"positive_feedback_count": positive, "negative_feedback_count": negative, UPDATED: voted_at}
