@@ -1,0 +1,133 @@
+"""How threads, runs, states and assistants look in an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from ..stream.payload import encode_payload
+from .ids import system_assistant_id
+
+if TYPE_CHECKING:
+    from langgraph.types import Interrupt, StateSnapshot
+
+    from ..runs.registry.records import RunRecord, ThreadRow
+
+
+def encode_json(content: Any) -> bytes:
+    return encode_payload(content, run_id="", event="")
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON by the same table as events: messages as `model_dump()`, dates as ISO 8601."""
+    return Response(encode_json(content), status, dict(headers or {}), media_type="application/json")
+
+
+def thread_answer(row: ThreadRow, select: Collection[str] | None = None) -> dict[str, Any]:
+    answer = {
+        "thread_id": row.thread_id,
+        "created_at": _time(row.created_at),
+        "updated_at": _time(row.updated_at),
+        "state_updated_at": _time(row.state_updated_at),
+        "metadata": dict(row.metadata),
+        "status": row.status,
+        "config": dict(row.config),
+        "values": row.values,
+        "interrupts": dict(row.interrupts),
+        "error": row.error,
+    }
+    return answer if select is None else {key: answer[key] for key in answer if key in select}
+
+
+def run_answer(run: RunRecord) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "thread_id": run.thread_id,
+        "assistant_id": run.assistant_id,
+        "status": run.status,
+        "metadata": dict(run.metadata),
+        "kwargs": dict(run.kwargs),
+        "multitask_strategy": run.multitask_strategy,
+        "created_at": _time(run.created_at),
+        "updated_at": _time(run.updated_at),
+    }
+
+
+def assistant_answer(graph_name: str, since: datetime) -> dict[str, Any]:
+    """The system assistant of a graph."""
+    return {
+        "assistant_id": system_assistant_id(graph_name),
+        "graph_id": graph_name,
+        "name": graph_name,
+        "description": None,
+        "config": {},
+        "context": {},
+        "metadata": {"created_by": "system"},
+        "version": 1,
+        "created_at": _time(since),
+        "updated_at": _time(since),
+    }
+
+
+def state_answer(snapshot: StateSnapshot) -> dict[str, Any]:
+    checkpoint, parent = _checkpoint(snapshot.config), _checkpoint(snapshot.parent_config)
+    return {
+        "values": snapshot.values,
+        "next": list(snapshot.next),
+        "tasks": [_task(task) for task in snapshot.tasks],
+        "metadata": snapshot.metadata,
+        "created_at": snapshot.created_at,
+        "checkpoint": checkpoint,
+        "parent_checkpoint": parent,
+        "interrupts": [interrupt_answer(interrupt) for interrupt in snapshot.interrupts],
+        "checkpoint_id": (checkpoint or {}).get("checkpoint_id"),
+        "parent_checkpoint_id": (parent or {}).get("checkpoint_id"),
+    }
+
+
+def empty_state(thread_id: str) -> dict[str, Any]:
+    """The state of a thread that has never run."""
+    return {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "metadata": {},
+        "created_at": None,
+        "checkpoint": {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": None},
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "checkpoint_id": None,
+        "parent_checkpoint_id": None,
+    }
+
+
+def interrupt_answer(interrupt: Interrupt) -> dict[str, Any]:
+    return {"value": interrupt.value, "id": interrupt.id}
+
+
+def _task(task: Any) -> dict[str, Any]:
+    nested = task.state if isinstance(task.state, tuple) else None
+    return {
+        "id": task.id,
+        "name": task.name,
+        "path": list(task.path),
+        "error": None if task.error is None else str(task.error),
+        "interrupts": [interrupt_answer(interrupt) for interrupt in task.interrupts],
+        "checkpoint": _checkpoint(task.state) if isinstance(task.state, Mapping) else None,
+        "state": None if nested is None else state_answer(task.state),
+        "result": task.result,
+    }
+
+
+def _checkpoint(config: Any) -> dict[str, Any] | None:
+    if not config:
+        return None
+    ids = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
+    return {key: config["configurable"][key] for key in ids if key in config["configurable"]}
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat()

@@ -1,0 +1,27 @@
+"""Who is asking: the application's hook, sync or async."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+Authenticate = Callable[[Request], str | Awaitable[str | None] | None]
+
+
+async def identify(authenticate: Authenticate | None, request: Request) -> str | None:
+    """The user id of a request; None when there is no hook. 401 when the hook knows nobody.
+
+    A sync hook runs on the event loop: it must not wait.
+    """
+    if authenticate is None:
+        return None
+    answer = authenticate(request)
+    user_id = await answer if inspect.isawaitable(answer) else answer
+    if user_id is None:
+        raise HTTPException(401, "Unauthorized")
+    if not isinstance(user_id, str) or not user_id:
+        raise TypeError(f"authenticate must return a user id or None, not {type(user_id).__name__}")
+    return user_id

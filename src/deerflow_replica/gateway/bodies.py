@@ -1,0 +1,107 @@
+"""Request bodies. Unknown fields are ignored; a wrong type is answered with 422 and the field's name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from .ids import as_uuid
+from .problems import unprocessable
+
+T = TypeVar("T")
+
+Uuid = Annotated[str, BeforeValidator(as_uuid)]
+Document = dict[str, Any]
+Limit = Annotated[int, Field(ge=1, le=1000)]
+Offset = Annotated[int, Field(ge=0)]
+
+
+class Body(BaseModel):
+    """A JSON object. Nothing is converted: a number as text is a wrong type."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class CreateThread(Body):
+    thread_id: Uuid | None = None
+    metadata: Document | None = None
+    if_exists: Literal["raise", "do_nothing"] | None = None
+
+
+class CountThreads(Body):
+    metadata: Document | None = None
+    status: Literal["idle", "busy", "interrupted", "error"] | None = None
+    ids: list[Uuid] | None = None
+
+
+class SearchThreads(CountThreads):
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal["created_at", "updated_at", "thread_id", "status"] | None = None
+    sort_order: Literal["asc", "desc"] | None = None
+    select: list[str] | None = None
+
+
+class SearchAssistants(Body):
+    graph_id: str | None = None
+    metadata: Document | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+
+
+class CommandBody(Body):
+    resume: Any = None
+    update: Document | list[list[Any]] | None = None
+    goto: Any = None
+
+
+class CreateRun(Body):
+    assistant_id: str
+    input: Any = None
+    command: CommandBody | None = None
+    config: Document | None = None
+    context: Document | None = None
+    metadata: Document | None = None
+    stream_mode: str | list[str] | None = None
+    stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
+    interrupt_before: str | list[str] | None = None
+    interrupt_after: str | list[str] | None = None
+    checkpoint: Document | None = None
+    checkpoint_id: str | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+    multitask_strategy: Literal["enqueue", "reject", "interrupt", "rollback"] | None = None
+    if_not_exists: Literal["reject", "create"] | None = None
+    on_disconnect: Literal["continue", "cancel"] | None = None
+    on_completion: Literal["delete", "keep"] | None = None
+    after_seconds: int | float | None = None
+    webhook: Any = None
+
+
+async def read_body(request: Request, adapter: TypeAdapter[T], *, max_bytes: int) -> T:
+    """The body, checked. 413 above `max_bytes`; 422 for what is no JSON or has a wrong type. No body is `{}`."""
+    raw = await _read(request, max_bytes)
+    try:
+        return adapter.validate_python(orjson.loads(raw) if raw.strip() else {})
+    except orjson.JSONDecodeError as error:
+        raise unprocessable(f"the body is not JSON: {error}") from None
+    except ValidationError as error:
+        raise unprocessable(_worded(error)) from None
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    chunks = bytearray()
+    async for chunk in request.stream():
+        chunks += chunk
+        if len(chunks) > max_bytes:
+            raise HTTPException(413, f"the body has more than {max_bytes} bytes", {"connection": "close"})
+    return bytes(chunks)
+
+
+def _worded(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in problems)

@@ -1,0 +1,128 @@
+"""What all requests of one app share: the replica, its graphs, who may ask, and the streams that are open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..runs.registry.records import RunRecord
+from .auth import Authenticate
+from .graphs import GraphSource, ServedGraph
+from .ids import system_assistant_id
+from .problems import THREAD_NOT_FOUND, not_found
+from .sse import StreamedResponse
+
+if TYPE_CHECKING:
+    from ..config import AppConfig
+    from ..replica import Replica
+    from ..runs.request import RunRequest
+
+
+class Gateway:
+    """One app's state: nothing of it is shared with another app of the process."""
+
+    def __init__(
+        self, replica: Replica | None, graphs: Mapping[str, GraphSource], authenticate: Authenticate | None
+    ) -> None:
+        self._replica = replica
+        self.graphs = {name: ServedGraph(name, source) for name, source in graphs.items()}
+        self.authenticate = authenticate
+        self.draining = False
+        self.since = datetime.now(UTC)
+        self._streams: dict[StreamedResponse, RunRecord] = {}
+
+    @property
+    def replica(self) -> Replica:
+        if self._replica is None:
+            raise RuntimeError("the app opens its replica in the ASGI lifespan, which has not begun, or has ended")
+        return self._replica
+
+    @property
+    def replica_id(self) -> str | None:
+        """None while there is no replica."""
+        return None if self._replica is None else self._replica.replica_id
+
+    @property
+    def config(self) -> AppConfig:
+        return self.replica.config
+
+    def use(self, replica: Replica | None) -> None:
+        """The replica that the lifespan opened, and None once it is closed."""
+        self._replica = replica
+
+    def graph_of(self, assistant_id: str) -> ServedGraph | None:
+        """The graph of an assistant: by the graph's name, or by the id of its assistant."""
+        if assistant_id in self.graphs:
+            return self.graphs[assistant_id]
+        return next((graph for name, graph in self.graphs.items() if system_assistant_id(name) == assistant_id), None)
+
+    async def start(self, request: RunRequest) -> RunRecord:
+        """Begin a run here; its record as it was admitted. 404 when the thread is gone meanwhile."""
+        try:
+            run = await self.replica._manager.start(request)
+        except LookupError as error:
+            raise not_found(THREAD_NOT_FOUND) from error
+        return admitted(request, run.run_id, self.replica.replica_id)
+
+    def watched(self, response: StreamedResponse, run: RunRecord) -> ASGIApp:
+        """The response, within reach of a drain while it streams."""
+
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            self._streams[response] = run
+            try:
+                await response(scope, receive, send)
+            finally:
+                del self._streams[response]
+
+        return watched
+
+    def refuse_while_draining(self) -> None:
+        """503 for what would begin something here."""
+        if self.draining:
+            raise HTTPException(503, "this replica is being shut down", {"retry-after": "1"})
+
+    async def drain(self) -> None:
+        """Begin nothing more, send the readers of runs that execute elsewhere to another replica, and wait for the
+        runs that execute here, at most `gateway.drain_timeout_seconds`. Idempotent.
+        """
+        self.draining = True
+        for response, run in self._streams.items():
+            if run.owner != self.replica_id:
+                response.cut()
+        await self._own_runs_over(self.config.gateway.drain_timeout_seconds)
+
+    def close_streams(self) -> None:
+        """Cut what still streams: the replica is about to close."""
+        for response in self._streams:
+            response.cut()
+
+    async def _own_runs_over(self, timeout_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self.replica._manager.idle()
+        except TimeoutError:
+            return
+
+
+def admitted(request: RunRequest, run_id: str, replica_id: str) -> RunRecord:
+    """The record of a run that was admitted a moment ago, without asking for it: the run exists, so no request may fail
+    any more.
+    """
+    now = datetime.now(UTC)
+    return RunRecord(
+        run_id=run_id,
+        thread_id=request.thread_id,
+        assistant_id=request.assistant_id,
+        status="pending",
+        metadata=request.metadata,
+        kwargs=request.kwargs,
+        multitask_strategy=request.multitask_strategy,
+        created_at=now,
+        updated_at=now,
+        owner=replica_id,
+    )

@@ -1,0 +1,74 @@
+"""Runs as they happen: created and streamed, or joined."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection
+
+from pydantic import TypeAdapter
+from starlette.types import ASGIApp
+
+from ...runs.registry.records import RunRecord
+from ...stream import parse_last_event_id
+from ..bodies import CreateRun
+from ..endpoint import Call, Endpoint
+from ..filters import asked_modes, event_filter, query_of
+from ..frames import RunReader, created_frames, joined_frames
+from ..ids import new_run_id
+from ..sse import EVENT_STREAM, StreamedResponse
+from ..starting import prepared
+
+
+async def create_and_stream(call: Call) -> ASGIApp:
+    """Subscribed before the run begins, so that its first event is not missed."""
+    call.gateway.refuse_while_draining()
+    request = await prepared(call, new_run_id())
+    run_id = str(request.run_id)
+    reader = RunReader(call.replica.bridge, run_id)
+    await reader.begin()
+    try:
+        run = await call.gateway.start(request)
+    except BaseException:
+        await reader.aclose()
+        raise
+    frames = created_frames(call.replica, run_id, reader, end_event=call.gateway.config.gateway.emit_end_event)
+    body: CreateRun = call.body
+    return _stream(call, run, frames, cancel_when_gone=body.on_disconnect == "cancel")
+
+
+async def join(call: Call) -> ASGIApp:
+    run = call.named_run()
+    query = call.request.query_params
+    modes = asked_modes(query.getlist("stream_mode"))
+    cursor = parse_last_event_id(call.request.scope["headers"])
+    end_event = call.gateway.config.gateway.emit_end_event
+    frames = joined_frames(call.replica, run, cursor, event_filter(modes), end_event=end_event)
+    cancel = query.get("cancel_on_disconnect", "").lower() in ("1", "true")
+    return _stream(call, run, frames, modes=modes, cancel_when_gone=cancel)
+
+
+def _stream(
+    call: Call,
+    run: RunRecord,
+    frames: AsyncGenerator[bytes],
+    *,
+    modes: Collection[str] = (),
+    cancel_when_gone: bool = False,
+) -> ASGIApp:
+    settings = call.gateway.config.gateway
+    place = f"/threads/{run.thread_id}/runs/{run.run_id}"
+    response = StreamedResponse(
+        frames,
+        headers={**EVENT_STREAM, "location": f"{place}/stream{query_of(modes)}", "content-location": place},
+        heartbeat_seconds=settings.heartbeat_interval_seconds,
+        send_timeout_seconds=settings.send_timeout_seconds,
+        on_gone=(lambda: call.replica.runs.cancel(run.run_id)) if cancel_when_gone else None,
+    )
+    return call.gateway.watched(response, run)
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST", "/threads/{thread_id}/runs/stream", create_and_stream, body=TypeAdapter(CreateRun), opens_thread=True
+    ),
+    Endpoint("GET", "/threads/{thread_id}/runs/{run_id}/stream", join),
+)

@@ -1,0 +1,46 @@
+"""Whether this replica is there, and which it is."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+
+from starlette.responses import Response
+
+from ... import __version__
+from ..answers import json_response
+from ..endpoint import Call, Endpoint
+
+
+async def alive(call: Call) -> Response:
+    return json_response({"ok": True})
+
+
+async def ready(call: Call) -> Response:
+    """503 while draining, and while a part of the replica cannot be reached."""
+    if call.gateway.draining:
+        return json_response({"ok": False, "detail": "draining"}, 503)
+    down = [result.name for result in await call.replica.check() if not result.ok]
+    if down:
+        return json_response({"ok": False, "detail": f"not reachable: {', '.join(down)}"}, 503)
+    return json_response({"ok": True})
+
+
+async def info(call: Call) -> Response:
+    return json_response(
+        {
+            "version": __version__,
+            "langgraph_py_version": version("langgraph"),
+            "flags": {"assistants": True, "crons": False, "langsmith": False},
+            "replica_id": call.gateway.replica_id,
+            "pid": os.getpid(),
+        }
+    )
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/ok", alive, public=True),
+    Endpoint("GET", "/live", alive, public=True),
+    Endpoint("GET", "/ready", ready, public=True),
+    Endpoint("GET", "/info", info),
+)
