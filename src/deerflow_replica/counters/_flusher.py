@@ -22,7 +22,7 @@ class Flusher:
         self._flush = weakref.WeakMethod(flush)
         self._wake = wake
         self._interval_seconds = interval_seconds
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deerflow-replica-counters", daemon=True)
 
     def start(self) -> None:
@@ -30,7 +30,7 @@ class Flusher:
 
     def stop(self) -> None:
         """Ask the thread to end; `join` waits for it."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
 
     def join(self) -> None:
@@ -38,10 +38,10 @@ class Flusher:
 
     def _run(self) -> None:
         failing = False
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._wake.wait(self._interval_seconds)
             flush = self._flush()
-            if self._stopping or flush is None:
+            if self._stopping.is_set() or flush is None:
                 return
             self._wake.clear()
             failing = self._try(flush, failing)
@@ -51,7 +51,7 @@ class Flusher:
         try:
             flush()
         except StoreUnavailableError as error:
-            if not was_failing and not self._stopping:
+            if not was_failing and not self._stopping.is_set():
                 _LOG.warning("model counts could not be written, they are kept and tried again: %s", error)
             return True
         except Exception:

@@ -25,10 +25,12 @@ _BY_CLASS: dict[str, FailureKind] = {
     "ModelConnectionError": "transient",
     "ModelTimeoutError": "transient",
 }
-_KIND_OF_CLASS = tuple(  # the older of the supported langchain-core versions lack most of them
-    (getattr(langchain_core.exceptions, name), kind)
-    for name, kind in _BY_CLASS.items()
-    if hasattr(langchain_core.exceptions, name)
+_KIND_OF_CLASS: tuple[tuple[type[Exception], FailureKind], ...] = (
+    tuple(  # the older of the supported langchain-core versions lack most of them
+        (getattr(langchain_core.exceptions, name), kind)
+        for name, kind in _BY_CLASS.items()
+        if hasattr(langchain_core.exceptions, name)
+    )
 )
 _BY_STATUS: dict[int, FailureKind] = {
     401: "auth", 402: "auth", 403: "auth", 404: "auth", 408: "transient", 409: "transient", 425: "transient",
@@ -87,14 +89,14 @@ def classify(error: BaseException) -> Classification:
 def _is_parse_error(error: Exception) -> bool:
     """By name: importing LangChain's agents for it would load them for everybody who only counts."""
     return any(
-        kind.__name__ == "StructuredOutputError" and kind.__module__.startswith("langchain.")
-        for kind in type(error).__mro__
+        base.__name__ == "StructuredOutputError" and base.__module__.startswith("langchain.")
+        for base in type(error).__mro__
     )
 
 
 def _kind(error: Exception) -> FailureKind:
-    for kind_class, kind in _KIND_OF_CLASS:
-        if isinstance(error, kind_class):
+    for error_class, kind in _KIND_OF_CLASS:
+        if isinstance(error, error_class):
             return kind
     return _kind_of_status(_status(error)) or _kind_of_names(error) or "unknown"
 
@@ -110,7 +112,7 @@ def _kind_of_status(status: int | None) -> FailureKind | None:
 def _kind_of_names(error: Exception) -> FailureKind | None:
     if isinstance(error, (TimeoutError, ConnectionError)):
         return "transient"
-    names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ != "builtins"]
+    names = [base.__name__ for base in type(error).__mro__ if base.__module__ != "builtins"]
     for part, kind in _BY_NAME:
         if any(part in name for name in names):
             return kind

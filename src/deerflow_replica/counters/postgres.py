@@ -59,7 +59,7 @@ class PostgresModelCounters(ModelCounters):
         self._lock_name = f"deerflow_replica:counters:{schema or ''}:{table}"
         self._parts = [*(["schema"] if schema else []), "rows", "votes", "votes_index"]
         self._sql = load_statements(
-            __package__,
+            "deerflow_replica.counters",
             "sql/postgres.sql",
             schema=quoted(schema) if schema else "",
             rows=quoted(schema, table),

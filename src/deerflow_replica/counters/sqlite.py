@@ -48,7 +48,7 @@ class SqliteModelCounters(ModelCounters):
         self._runner = self._database.runner
         votes = f"{table}_votes"
         self._sql = load_statements(
-            __package__,
+            "deerflow_replica.counters",
             "sql/sqlite.sql",
             rows=quoted(table),
             votes=quoted(votes),

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .counter import ModelCounterMiddleware
     from .ownership import ThreadOwnershipMiddleware
 
-__all__ = ["ThreadOwnershipMiddleware"]
+__all__ = ["ModelCounterMiddleware", "ThreadOwnershipMiddleware"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ModelCounterMiddleware":
+        from .counter import ModelCounterMiddleware
+
+        return ModelCounterMiddleware
     if name == "ThreadOwnershipMiddleware":
         from .ownership import ThreadOwnershipMiddleware
 
