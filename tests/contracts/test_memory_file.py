@@ -10,9 +10,9 @@ from deerflow_replica.testing.memory import MemoryStorageContract
 
 class TestFileMemoryStorage(MemoryStorageContract):
     @pytest.fixture
-    def storage(self, tmp_path: Path) -> FileMemoryStorage:  # type: ignore[override]  # a fixture may return or yield
+    def storage(self, tmp_path: Path) -> FileMemoryStorage:
         return FileMemoryStorage(tmp_path)
 
     @pytest.fixture
-    def other(self, tmp_path: Path) -> FileMemoryStorage:  # type: ignore[override]  # as above
+    def other(self, tmp_path: Path) -> FileMemoryStorage:
         return FileMemoryStorage(tmp_path)

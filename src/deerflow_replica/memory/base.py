@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 Document = dict[str, Any]
 
@@ -15,6 +15,7 @@ USER_SECTIONS = ("workContext", "personalContext", "topOfMind")
 HISTORY_SECTIONS = ("recentMonths", "earlierContext", "longTermBackground")
 
 _AGENT_NAME = re.compile(r"[A-Za-z0-9-]+")
+_USER_ID = re.compile(r".+", re.DOTALL)
 
 
 class MemoryStorage(ABC):
@@ -89,13 +90,17 @@ class Scope(NamedTuple):
         return " of ".join(part for part in named if part) or "everyone"
 
 
-def scope_of(agent_name: str | None, user_id: str | None) -> Scope:
+def scope_of(agent_name: object, user_id: object) -> Scope:
     """The checked scope; `ValueError` for a name that cannot be one."""
-    if agent_name is not None and not (isinstance(agent_name, str) and _AGENT_NAME.fullmatch(agent_name)):
+    if not _is_name(agent_name, _AGENT_NAME):
         raise ValueError(f"agent_name must consist of letters, digits and '-', not {agent_name!r}")
-    if user_id is not None and not (isinstance(user_id, str) and user_id):
+    if not _is_name(user_id, _USER_ID):
         raise ValueError(f"user_id must be a non-empty string, not {user_id!r}")
     return Scope(agent_name, user_id)
+
+
+def _is_name(value: object, pattern: re.Pattern[str]) -> TypeGuard[str | None]:
+    return value is None or (isinstance(value, str) and pattern.fullmatch(value) is not None)
 
 
 def create_empty_memory() -> Document:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..config import AppConfig
 
+_CLASS = "memory.storage_class"
 _CALLS = ("load", "reload", "save")
 
 
@@ -36,11 +37,11 @@ async def open_memory_storage(config: AppConfig, *, store: BaseStore | None = No
 
 def _of_kind(config: AppConfig) -> MemoryStorage:
     if config.memory.storage == "store":
-        raise ConfigError(ConfigProblem("memory.storage", "store is not available yet"))
-    from ..config.targets import memory_dir
+        raise _problem(config, "memory.storage", "store is not available yet")
+    from ..config.targets import memory_folder
     from .file import FileMemoryStorage
 
-    return FileMemoryStorage(memory_dir(config))
+    return FileMemoryStorage(memory_folder(config))
 
 
 def _of_class(config: AppConfig) -> MemoryStorage:
@@ -49,10 +50,10 @@ def _of_class(config: AppConfig) -> MemoryStorage:
     try:
         storage = _imported(path)(config.memory)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise _class_problem(f"{path} cannot be used: {error}") from error
+        raise _problem(config, _CLASS, f"{path} cannot be used: {error}") from error
     missing = [name for name in _CALLS if not callable(getattr(storage, name, None))]
     if missing:
-        raise _class_problem(f"{path} has no {', '.join(missing)}")
+        raise _problem(config, _CLASS, f"{path} has no {', '.join(missing)}")
     return cast(MemoryStorage, storage)
 
 
@@ -64,5 +65,7 @@ def _imported(path: str) -> type:
     return cast(type, getattr(importlib.import_module(module), name))
 
 
-def _class_problem(message: str) -> ConfigError:
-    return ConfigError(ConfigProblem("memory.storage_class", message))
+def _problem(config: AppConfig, key: str, message: str) -> ConfigError:
+    from ..config.targets import place_of
+
+    return ConfigError(ConfigProblem(key, message, source=place_of(config, key)))

@@ -42,6 +42,7 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
 
     def __init__(self, memory: MemoryStorage) -> None:
         super().__init__()
+        self.tools = []
         self._memory = memory
 
     def wrap_model_call(

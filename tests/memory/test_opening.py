@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deerflow_replica import AppConfig
+from deerflow_replica.errors import ConfigError, StoreUnavailableError
+from deerflow_replica.memory import FileMemoryStorage, open_memory_storage
+
+pytestmark = pytest.mark.anyio
+
+
+class OwnStorage:
+    """As DeerFlow's: no class of ours, and nothing to close."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+
+    def load(self, agent_name: str | None = None, *, user_id: str | None = None) -> dict[str, Any]:
+        return {"facts": []}
+
+    reload = load
+
+    def save(self, memory_data: dict[str, Any], agent_name: str | None = None, *, user_id: str | None = None) -> bool:
+        return True
+
+
+class NoStorage:
+    def __init__(self, memory: Any) -> None:
+        """Takes the section, and can do nothing."""
+
+
+async def test_files_lie_where_the_configuration_says(tmp_path: Path) -> None:
+    config = AppConfig.from_mapping({"memory": {"backend_config": {"storage_path": str(tmp_path / "m")}}})
+    async with open_memory_storage(config) as storage:
+        assert isinstance(storage, FileMemoryStorage)
+        assert not (tmp_path / "m").exists()
+        assert storage.save({"facts": []}, user_id="ann")
+        assert (tmp_path / "m" / "users" / "ann" / "memory.json").is_file()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        storage.load()
+
+
+async def test_the_default_folder_follows_deerflow(tmp_path: Path) -> None:
+    env = {"DEER_FLOW_HOME": str(tmp_path / "home"), "DEER_FLOW_PROJECT_ROOT": str(tmp_path)}
+    for config, folder in (
+        (AppConfig.from_mapping({}, env=env), "home"),
+        (AppConfig.from_mapping({}, env={"DEER_FLOW_PROJECT_ROOT": str(tmp_path)}), ".deer-flow"),
+        (AppConfig.from_mapping({"memory": {"storage_path": "legacy"}}, env=env), "legacy"),
+        (AppConfig.from_mapping({"memory": {"storage_path": "memory.json"}}, env=env), "home"),
+    ):
+        async with open_memory_storage(config) as storage:
+            assert isinstance(storage, FileMemoryStorage)
+            assert storage.base_dir == tmp_path / folder
+
+
+@pytest.mark.parametrize("separator", [".", ":"])
+async def test_a_storage_class_gets_the_section_only(monkeypatch: pytest.MonkeyPatch, separator: str) -> None:
+    config = _with_class(f"test_opening_own{separator}OwnStorage", monkeypatch)
+    async with open_memory_storage(config) as storage:
+        assert isinstance(storage, OwnStorage)
+        assert storage.memory is config.memory
+
+
+@pytest.mark.parametrize(
+    "path", ["OwnStorage", "no_such_module:X", "test_opening_own:Missing", "test_opening_own:NoStorage", "json:dumps.x"]
+)
+async def test_a_class_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    config = _with_class(path, monkeypatch)
+    with pytest.raises(ConfigError, match=r"memory\.storage_class: ") as problem:
+        async with open_memory_storage(config):
+            pytest.fail("opened")
+    assert path in str(problem.value)
+
+
+async def test_memory_in_the_store_is_not_available_yet(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("memory:\n  storage: store\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml:2:12 memory\.storage: store is not available yet"):
+        async with open_memory_storage(AppConfig.from_file(file)):
+            pytest.fail("opened")
+
+
+def _with_class(path: str, monkeypatch: pytest.MonkeyPatch) -> AppConfig:
+    import sys
+    from types import ModuleType
+
+    module = ModuleType("test_opening_own")
+    module.__dict__.update(OwnStorage=OwnStorage, NoStorage=NoStorage)
+    monkeypatch.setitem(sys.modules, "test_opening_own", module)
+    return AppConfig.from_mapping({"memory": {"storage_class": path}})
