@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .counter import ModelCounterMiddleware
+    from .memory import MemoryMiddleware
     from .ownership import ThreadOwnershipMiddleware
 
-__all__ = ["ModelCounterMiddleware", "ThreadOwnershipMiddleware"]
+__all__ = ["MemoryMiddleware", "ModelCounterMiddleware", "ThreadOwnershipMiddleware"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "MemoryMiddleware":
+        from .memory import MemoryMiddleware
+
+        return MemoryMiddleware
     if name == "ModelCounterMiddleware":
         from .counter import ModelCounterMiddleware
 

@@ -111,8 +111,8 @@ def _within(lines: Iterable[str], room: int, *, shorten: bool = False) -> str:
 def _summaries(document: Mapping[str, Any]) -> Iterator[str]:
     for part, names in (("user", USER_SECTIONS), ("history", HISTORY_SECTIONS)):
         sections = document.get(part)
-        for name in names if isinstance(sections, Mapping) else ():
-            section = sections.get(name)
+        for name in names:
+            section = sections.get(name) if isinstance(sections, Mapping) else None
             summary = _line(section.get("summary")) if isinstance(section, Mapping) else ""
             if summary:
                 yield f"{_TITLES[name]}: {summary}\n"
