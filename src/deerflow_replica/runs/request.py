@@ -13,12 +13,16 @@ from .registry.records import MultitaskStrategy, RunStatus
 OpenGraph = Callable[[], AbstractAsyncContextManager[Any]]
 
 
+def _no_context(graph: Any) -> None:
+    """For a graph that takes none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
     """Everything that a run needs. The caller has checked who may use the thread.
 
     `open_graph` is entered in the run's own task and yields the compiled graph; a checkpointer on it is fenced by the
-    run's lease. `input` may be a `Command`. `kwargs` is the JSON that the row keeps. `thread_metadata` is merged into
+    run's lease. `context_for(graph)` is what the graph gets as `context=`. `input` may be a `Command`. `kwargs` is the JSON that the row keeps. `thread_metadata` is merged into
     the thread's row. Without `create_thread` an unknown thread is a `LookupError`.
     """
 
@@ -28,7 +32,7 @@ class RunRequest:
     run_id: str | None = None
     user_id: str | None = None
     assistant_id: str | None = None
-    context: Any = None
+    context_for: Callable[[Any], Any] = _no_context
     config: Mapping[str, Any] = field(default_factory=dict)
     stream_mode: str | Sequence[str] = "values"
     subgraphs: bool = False
@@ -46,9 +50,7 @@ class RunRequest:
 class Run:
     """A run that this replica executes."""
 
-    def __init__(
-        self, run_id: str, thread_id: str, user_id: str | None, *, cancel: Callable[[], Awaitable[bool]]
-    ) -> None:
+    def __init__(self, run_id: str, thread_id: str, user_id: str | None, cancel: Callable[[], Awaitable[bool]]) -> None:
         self.run_id = run_id
         self.thread_id = thread_id
         self.user_id = user_id
@@ -72,12 +74,11 @@ class Run:
         """Ask the run to stop. False: it was over already."""
         return await self._cancel()
 
-    def _became(self, status: RunStatus) -> None:
+    def became(self, status: RunStatus, *, over: bool = False) -> None:
+        """For the run's executor: the status as it is stored now; `over` once nothing more will happen."""
         self._status = status
-
-    def _ended(self, status: RunStatus) -> None:
-        self._status = status
-        self._over.set()
+        if over:
+            self._over.set()
 
 
 def opened(graph: Any) -> OpenGraph:

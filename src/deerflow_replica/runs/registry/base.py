@@ -102,7 +102,7 @@ class RunRegistry(ABC):
 
     @abstractmethod
     async def finish(self, lease: Lease, outcome: RunOutcome) -> bool:
-        """Store how a running run ended, with its thread, under its lease. False: the lease is not valid any more."""
+        """Store how a run ended, with its thread, under its lease. False: the run is over, or the lease not valid."""
 
     @abstractmethod
     async def close_run(self, run_id: str) -> None:

@@ -106,7 +106,7 @@ class InMemoryRunRegistry(RunRegistry):
     async def finish(self, lease: Lease, outcome: RunOutcome) -> bool:
         self._check_open()
         run = self._leased(lease)
-        if run is None or run.record.status != "running":
+        if run is None or not run.is_unfinished:
             return False
         self._end(run, outcome)
         return True

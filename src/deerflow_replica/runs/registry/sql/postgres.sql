@@ -85,7 +85,7 @@ RETURNING run.run_id, run.cancel_action
 
 -- name: finish_run
 UPDATE {runs} SET status = %(status)s, error = %(error)s::json, updated_at = clock_timestamp()
-WHERE run_id = %(run_id)s AND owner = %(owner)s AND fence = %(fence)s AND status = 'running'
+WHERE run_id = %(run_id)s AND owner = %(owner)s AND fence = %(fence)s AND status IN ('pending', 'running')
 RETURNING thread_id
 
 -- name: cancel_pending

@@ -87,7 +87,7 @@ RETURNING run_id, cancel_action
 
 -- name: finish_run
 UPDATE {runs} SET status = :status, error = :error, updated_at = :now
-WHERE run_id = :run_id AND owner = :owner AND fence = :fence AND status = 'running'
+WHERE run_id = :run_id AND owner = :owner AND fence = :fence AND status IN ('pending', 'running')
 RETURNING thread_id
 
 -- name: cancel_pending

@@ -1,0 +1,53 @@
+"""A checkpointer that writes only while its run's lease holds."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+
+class _Fence:
+    """Put before a saver's class: each write asks first."""
+
+    check_lease: Callable[[], None]
+
+    async def aput(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_lease()
+        return await super().aput(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+
+    async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
+        self.check_lease()
+        await super().aput_writes(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+
+    def put(self, *args: Any, **kwargs: Any) -> Any:
+        self.check_lease()
+        return super().put(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+
+    def put_writes(self, *args: Any, **kwargs: Any) -> None:
+        self.check_lease()
+        super().put_writes(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+
+
+def fenced_graph(graph: Any, check_lease: Callable[[], None]) -> Any:
+    """The graph with its checkpointer fenced; a graph without one, or one that is no local graph, as it is."""
+    saver = getattr(graph, "checkpointer", None)
+    if not isinstance(saver, BaseCheckpointSaver):
+        return graph
+    return graph.copy(update={"checkpointer": fenced_saver(saver, check_lease)})
+
+
+def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None]) -> BaseCheckpointSaver[Any]:
+    """A saver over the same connections for one run, whose writes call `check_lease` first.
+
+    PostgreSQL savers do one operation at a time per object, pool or not: over a pool, each run gets a lock of its own.
+    """
+    own = copy.copy(saver)
+    own.__class__ = type(f"Fenced{type(saver).__name__}", (_Fence, type(saver)), {})
+    own.check_lease = check_lease  # type: ignore[attr-defined]  # its class has _Fence in it now
+    if hasattr(getattr(saver, "conn", None), "getconn"):
+        own.lock = asyncio.Lock()  # type: ignore[attr-defined]  # a saver over a pool has one
+    return own
