@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .config import AppConfig, app_config_scope, get_app_config, init_app_config
 from .context import DeerFlowContext, resolve_context
 

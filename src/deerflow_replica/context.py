@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,8 @@ _HOW = (
     "pass context=DeerFlowContext(app_config=config, thread_id='...') to the run, or set the configuration with "
     "app_config_scope(config) and the thread with config={'configurable': {'thread_id': '...'}}"
 )
-_NOTHING: Mapping[str, Any] = {}
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,17 @@ class DeerFlowContext:
         for name in ("thread_id", "run_id"):
             if isinstance(getattr(self, name), UUID):
                 object.__setattr__(self, name, str(getattr(self, name)))
-        if not isinstance(self.app_config, AppConfig):
-            raise ContextError(f"app_config should be an AppConfig, not {type(self.app_config).__name__}; {_HOW}")
-        if not isinstance(self.thread_id, str) or not self.thread_id.strip():
-            raise ContextError(f"thread_id should be a text that is not blank; {_HOW}")
+        _check(self.app_config, self.thread_id)
         for name in ("agent_name", "user_id", "run_id"):
             if not isinstance(getattr(self, name), str | None):
                 raise ContextError(f"{name} should be a text or None, not {type(getattr(self, name)).__name__}")
+
+
+def _check(app_config: Any, thread_id: Any) -> None:
+    if not isinstance(app_config, AppConfig):
+        raise ContextError(f"app_config should be an AppConfig, not {type(app_config).__name__}; {_HOW}")
+    if not isinstance(thread_id, str) or not thread_id.strip():
+        raise ContextError(f"thread_id should be a text that is not blank; {_HOW}")
 
 
 def resolve_context(runtime: Any) -> DeerFlowContext:
@@ -46,27 +52,35 @@ def resolve_context(runtime: Any) -> DeerFlowContext:
     A `DeerFlowContext` is returned as it is. A mapping is validated. None falls back to the current `AppConfig` and
     to the run's `configurable` and `execution_info`. Anything else, or no configuration or thread: `ContextError`.
     """
-    context = getattr(runtime, "context", runtime)
-    if isinstance(context, DeerFlowContext) and context is not runtime:
+    context = getattr(runtime, "context", _MISSING)
+    if isinstance(context, DeerFlowContext):
         return context
-    if runtime is None or context is runtime:
+    if context is _MISSING:
         raise ContextError(f"a Runtime or ToolRuntime is needed, not {type(runtime).__name__}; {_HOW}")
     if context is None or isinstance(context, Mapping):
-        return _from_run(runtime, context or _NOTHING)
+        return _from_run(runtime, _NOTHING if context is None else context)
     raise ContextError(f"the run's context should be a DeerFlowContext, not {type(context).__name__}; {_HOW}")
 
 
 def _from_run(runtime: Any, given: Mapping[str, Any]) -> DeerFlowContext:
     configurable = _configurable(runtime)
     execution = getattr(runtime, "execution_info", None)
-    app_config = given.get("app_config")
     return DeerFlowContext(
-        app_config=get_app_config() if app_config is None else app_config,
+        app_config=_app_config(given.get("app_config")),
         thread_id=_first(given.get("thread_id"), configurable.get("thread_id"), getattr(execution, "thread_id", None)),
         agent_name=_first(given.get("agent_name"), configurable.get("agent_name")),
         user_id=_user_id(runtime, configurable, given),
         run_id=_first(given.get("run_id"), configurable.get("run_id"), getattr(execution, "run_id", None)),
     )
+
+
+def _app_config(given: Any) -> Any:
+    if given is not None:
+        return given
+    try:
+        return get_app_config()
+    except ContextError:
+        raise ContextError(f"no configuration in the run's context; {_HOW}") from None
 
 
 def _user_id(runtime: Any, configurable: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
@@ -83,7 +97,8 @@ def _configurable(runtime: Any) -> Mapping[str, Any]:
     config = getattr(runtime, "config", None)
     if config is None:
         config = _current_run_config()
-    return config.get("configurable") or _NOTHING
+    found = config.get("configurable")
+    return found if isinstance(found, Mapping) else _NOTHING
 
 
 def _current_run_config() -> Mapping[str, Any]:

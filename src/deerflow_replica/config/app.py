@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path as FilePath
-from typing import Annotated, Any, Self, cast
+from types import MappingProxyType
+from typing import Any, Self, cast
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ..errors import ConfigError, ConfigProblem
@@ -23,8 +23,9 @@ from .agents import (
     TitleConfig,
 )
 from .connections import DERIVED_TYPE, missing_connections
-from .frozen import FrozenDict, raw_items, thaw
-from .masking import display
+from .display import display
+from .frozen import raw_items, thaw
+from .loading import Loaded
 from .names import DEERFLOW_SECTIONS, unknown_names
 from .problems import in_file_order, problems_of
 from .provenance import Provenance
@@ -83,24 +84,24 @@ class AppConfig(Section):
         directory. `env` stands for `os.environ`. `strict` makes every unknown name a problem.
         Raises `ConfigError` with all problems.
         """
-        data, provenance = loading.read_files(path, extensions_path, os.environ if env is None else env)
-        return cls._validated(data, provenance, strict=strict)
+        loaded = loading.read_files(path, extensions_path, os.environ if env is None else env)
+        return cls._validated(loaded, strict=strict)
 
     @classmethod
     def from_mapping(
         cls, data: Mapping[str, Any], *, env: Mapping[str, str] | None = None, strict: bool = False
     ) -> Self:
         """The same from plain data, which is copied. Raises `ConfigError` with all problems."""
-        loaded, provenance = loading.read_mapping(data, os.environ if env is None else env)
-        return cls._validated(loaded, provenance, strict=strict)
+        loaded = loading.read_mapping(data, os.environ if env is None else env)
+        return cls._validated(loaded, strict=strict)
 
     def evolve(self, changes: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Self:
         """A validated copy: mappings merge, lists and scalars replace, `None` for a section restores its default.
 
         `"$VAR"` is resolved in `changes` only. Raises `ConfigError`.
         """
-        data, provenance = loading.read_changes(self, self._provenance, changes, os.environ if env is None else env)
-        return self._validated(data, provenance)
+        loaded = loading.read_changes(self, self._provenance, changes, os.environ if env is None else env)
+        return self._validated(loaded)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with whole fields replaced, validated. Raises Pydantic's `ValidationError`."""
@@ -126,7 +127,7 @@ class AppConfig(Section):
 
     def to_mapping(self, *, reveal: bool = False) -> dict[str, Any]:
         """Plain dicts and lists, a detached copy, defaults included. Secrets are masked unless `reveal`."""
-        return cast(dict[str, Any], thaw(self.__config_values__()) if reveal else self._displayed())
+        return cast(dict[str, Any], thaw(self) if reveal else self._displayed())
 
     @property
     def unknown_sections(self) -> tuple[str, ...]:
@@ -143,7 +144,7 @@ class AppConfig(Section):
         ]
         if self.log_level.lower() not in _LOG_LEVELS:
             found.append(self._at(("log_level",), f"unknown level {self.log_level!r}"))
-        return tuple(str(problem) for problem in in_file_order(found))
+        return tuple(str(problem) for problem in in_file_order(found, self._provenance))
 
     @model_validator(mode="before")
     @classmethod
@@ -171,32 +172,32 @@ class AppConfig(Section):
         }
         object.__setattr__(self, "__dict__", {**self.__dict__, **derived})
         provenance = context if isinstance(context, Provenance) else Provenance()
-        object.__setattr__(self, "__pydantic_private__", FrozenPrivate(_provenance=provenance))
+        object.__setattr__(self, "__pydantic_private__", MappingProxyType({"_provenance": provenance}))
 
     @classmethod
-    def _validated(cls, data: Mapping[str, Any], provenance: Provenance, *, strict: bool = False) -> Self:
+    def _validated(cls, loaded: Loaded, *, strict: bool = False) -> Self:
+        data, provenance, problems = loaded
         try:
             config = cls.model_validate(data, context=provenance)
         except ValidationError as error:
-            problems = problems_of(error, provenance) + cls._further_problems(data, provenance, error)
-        else:
-            problems = config._unknown_problems() if strict else []
-        if problems:
-            raise ConfigError(*in_file_order(problems)) from None
+            found = [*problems, *problems_of(error, provenance), *cls._further_problems(loaded, error)]
+            raise ConfigError(*in_file_order(found, provenance)) from None
+        found = [*problems, *(config._unknown_problems() if strict else ())]
+        if found:
+            raise ConfigError(*in_file_order(found, provenance))
         return config
 
     @classmethod
-    def _further_problems(
-        cls, data: Mapping[str, Any], provenance: Provenance, error: ValidationError
-    ) -> list[ConfigProblem]:
+    def _further_problems(cls, loaded: Loaded, error: ValidationError) -> list[ConfigProblem]:
         """What only shows between sections, when the sections it is about are right in themselves."""
         failed = {details["loc"][0] for details in error.errors() if details["loc"]}
-        if failed & {"database", "stream_bridge"}:
+        if not failed or failed & {"database", "stream_bridge"}:
             return []
+        sound = {key: item for key, item in raw_items(loaded.data) if key not in failed}
         try:
-            cls.model_validate({key: item for key, item in raw_items(data) if key not in failed}, context=provenance)
+            cls.model_validate(sound, context=loaded.provenance)
         except ValidationError as further:
-            return problems_of(further, provenance)
+            return problems_of(further, loaded.provenance)
         return []
 
     def _unknown_problems(self) -> list[ConfigProblem]:
@@ -213,12 +214,5 @@ class AppConfig(Section):
         return cast(dict[str, Any], display(self, self._provenance.variables))
 
 
-class FrozenPrivate(dict[str, Any]):
-    """Pydantic's table of private attributes, sealed."""
-
-
 def _missing_detail(path: tuple[str, str], message: str) -> InitErrorDetails:
     return InitErrorDetails(type=PydanticCustomError("missing", "{reason}", {"reason": message}), loc=path, input=None)
-
-
-__all__ = ["AppConfig", "FilePath", "FrozenDict"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import yaml
 
@@ -45,8 +45,6 @@ def read_yaml(text: str, source: str) -> Document:
             _fail(source, "the top level should be a mapping", root.start_mark)
         document.data = _Walk(document).run(root)
     document.places.setdefault((), Place(source, 1, 1))
-    if document.problems:
-        raise ConfigError(*document.problems)
     return document
 
 
@@ -130,8 +128,7 @@ class _Walk:
 
     def run(self, root: yaml.MappingNode) -> dict[str, Any]:
         try:
-            data: dict[str, Any] = self._value(root, ())
-            return data
+            return cast(dict[str, Any], self._value(root, ()))
         except yaml.MarkedYAMLError as error:
             _fail(self._document.source, _message(error), error.problem_mark or error.context_mark)
         finally:
@@ -170,14 +167,14 @@ class _Walk:
         self._checked.add(id(node))
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
-                merged.update({key: pair for key, *pair in self._merged(value_node, path)})  # type: ignore[misc]
+                merged.update((key, (inner, value)) for key, inner, value in self._merged(value_node, path))
                 continue
             key = self._key(key_node)
             if key in own and first_time:
                 self._duplicate(key, own[key][0], key_node, path)
             own[key] = (key_node, value_node)
         for key, pair in (merged | own).items():
-            yield key, *pair
+            yield (key, *pair)
 
     def _merged(self, node: yaml.Node, path: Path) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
         self._count(node)

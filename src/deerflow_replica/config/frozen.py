@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, NoReturn, SupportsIndex, overload
+from typing import Any, NoReturn, Self, SupportsIndex, overload
 from uuid import UUID
 
 from ..errors import ConfigError, ConfigProblem
-from .masking import display
 
 MAX_DEPTH = 100
 _SCALARS = (type(None), bool, int, float, str, bytes, date, datetime, time, timedelta, Decimal, UUID)
@@ -68,13 +67,13 @@ class FrozenDict(Mapping[Any, Any]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, FrozenDict):
             return self._data == other._data
-        return self._data == freeze(other)._data if isinstance(other, Mapping) else NotImplemented
+        return isinstance(other, Mapping) and self == _frozen_or_none(other)
 
     def __hash__(self) -> int:
         return hash(frozenset(self._data.items()))
 
     def __repr__(self) -> str:
-        return f"FrozenDict({display(self)!r})"
+        return f"FrozenDict({_masked(self)!r})"
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError("a configuration cannot be changed; evolve() gives a changed copy")
@@ -97,7 +96,7 @@ class FrozenList(tuple[Any, ...]):
 
     __slots__ = ()
 
-    def __new__(cls, values: Iterable[Any] = ()) -> FrozenList:
+    def __new__(cls, values: Iterable[Any] = ()) -> Self:
         return super().__new__(cls, [freeze(value) for value in raw_values(values)])
 
     def __iter__(self) -> Iterator[Any]:
@@ -112,7 +111,7 @@ class FrozenList(tuple[Any, ...]):
         return FrozenList(found) if isinstance(index, slice) else read(found)
 
     def __repr__(self) -> str:
-        return repr(tuple(display(self)))
+        return repr(tuple(_masked(self)))
 
     def __copy__(self) -> FrozenList:
         return self
@@ -144,8 +143,8 @@ def freeze(value: Any) -> Any:
 
 
 def _freeze_container(value: Any) -> Any:
-    given = getattr(value, "__config_mapping__", None)
-    if callable(given):
+    given: Callable[[], Mapping[Any, Any]] | None = getattr(value, "__config_mapping__", None)
+    if given is not None:
         return FrozenDict(given())
     if isinstance(value, Mapping):
         return FrozenDict(value)
@@ -156,10 +155,26 @@ def _freeze_container(value: Any) -> Any:
     raise ValueError(f"only plain data can be configuration, not {type(value).__name__}")
 
 
-def thaw(value: Any, leaf: Callable[[Any], Any] | None = None) -> Any:
+def _masked(value: Any) -> Any:
+    from .display import display  # it looks into these containers, so it cannot come first
+
+    return display(value)
+
+
+def _frozen_or_none(value: Mapping[Any, Any]) -> Any:
+    try:
+        return freeze(value)
+    except ValueError:
+        return None
+
+
+def thaw(value: Any) -> Any:
     """Plain dicts and lists again, detached. Unset variables become their `$NAME`."""
+    effective = getattr(value, "__config_values__", None)
+    if effective is not None:
+        value = effective()
     if isinstance(value, Mapping):
-        return {thaw(key): thaw(item) for key, item in raw_items(value)}
+        return {key: thaw(item) for key, item in raw_items(value)}
     if isinstance(value, tuple | list):
         return [thaw(item) for item in raw_values(value)]
     if isinstance(value, AbstractSet):

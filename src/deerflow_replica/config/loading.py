@@ -5,69 +5,75 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import ConfigError, ConfigProblem
 from .documents import Document, read_json, read_yaml
 from .frozen import FrozenDict, raw_items
 from .provenance import Path as KeyPath
-from .provenance import Place, Provenance
+from .provenance import Provenance
 from .section import Section
 from .variables import Resolver
 
 _EXTENSION_FILES = ("extensions_config.json", "mcp_config.json")
 _BRIDGE_URL = ("DEER_FLOW_STREAM_BRIDGE_REDIS_URL", "REDIS_URL")
-_ALIASES = {"mcp_servers": "mcpServers"}
-Loaded = tuple[Mapping[str, Any], Provenance]
+_ALIASES = MappingProxyType({"mcp_servers": "mcpServers"})
+Value = TypeVar("Value")
+
+
+class Loaded(NamedTuple):
+    """Frozen input, what is known of it, and what is already wrong with it."""
+
+    data: Mapping[str, Any]
+    provenance: Provenance
+    problems: tuple[ConfigProblem, ...] = ()
 
 
 def read_files(
     path: str | os.PathLike[str] | None, extensions_path: str | os.PathLike[str] | None, env: Mapping[str, str]
 ) -> Loaded:
-    """Both files as frozen data with its provenance. Raises `ConfigError`."""
+    """Both files. Raises `ConfigError` for what cannot be read at all."""
     root = _project_root(env)
     document = _main_document(path, env, root)
-    resolver = Resolver(env, document.places)
-    data = dict(raw_items(resolver.resolve(document.data)))
-    places, key_places, variables = dict(document.places), dict(document.key_places), dict(resolver.variables)
+    reading = _Reading(document, env)
     extensions = _extensions_document(extensions_path, env, root)
     if extensions is not None:
-        _merge_extensions(data, extensions, env, places, key_places, variables)
-    _fill_bridge_url(data, variables, env)
-    if resolver.problems:
-        raise ConfigError(*resolver.problems)
-    return data, _provenance(env, root, places, key_places, variables)
+        reading.merge_extensions(extensions)
+    reading.fill_bridge_url()
+    return reading.loaded(root)
 
 
 def read_mapping(data: Mapping[str, Any], env: Mapping[str, str]) -> Loaded:
-    if isinstance(data, Section):
-        data = data.__config_mapping__()
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"a configuration is a mapping, not {type(data).__name__}")
-    resolver = Resolver(env)
-    resolved = resolver.resolve(data)
-    if resolver.problems:
-        raise ConfigError(*resolver.problems)
-    root = Path(env.get("DEER_FLOW_PROJECT_ROOT") or Path.cwd())
-    return resolved, _provenance(env, root, {}, {}, resolver.variables)
+    root = Path(env.get("DEER_FLOW_PROJECT_ROOT") or Path.cwd()).absolute()
+    resolved, variables = _resolved("a configuration is", data, env)
+    return Loaded(
+        resolved, Provenance(variables=variables, project_root=str(root), home=env.get("DEER_FLOW_HOME") or None)
+    )
 
 
 def read_changes(config: Section, old: Provenance, changes: Mapping[str, Any], env: Mapping[str, str]) -> Loaded:
     """What was given to `config` merged with `changes`."""
-    if not isinstance(changes, Mapping):
-        raise ConfigError(f"changes are a mapping, not {type(changes).__name__}")
-    resolver = Resolver(env)
-    resolved = resolver.resolve(changes)
-    if resolver.problems:
-        raise ConfigError(*resolver.problems)
+    resolved, variables = _resolved("changes are", changes, env)
     changed: list[KeyPath] = []
     merged = _merged(config, resolved, (), changed)
-    return merged, old.without(tuple(changed), resolver.variables)
+    return Loaded(merged, old.without(tuple(changed), variables))
+
+
+def _resolved(what: str, data: Any, env: Mapping[str, str]) -> tuple[FrozenDict, dict[KeyPath, str]]:
+    plain = data.__config_mapping__() if isinstance(data, Section) else data
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{what} a mapping, not {type(data).__name__}")
+    resolver = Resolver(env)
+    resolved = resolver.resolve(plain)
+    if resolver.problems:
+        raise ConfigError(*resolver.problems)
+    return resolved, resolver.variables
 
 
 def _merged(base: Any, changes: FrozenDict, path: KeyPath, changed: list[KeyPath]) -> dict[Any, Any]:
     names = _names_by_alias(base)
-    result = base.__config_mapping__() if isinstance(base, Section) else dict(raw_items(base))
+    result: dict[Any, Any] = base.__config_mapping__() if isinstance(base, Section) else dict(raw_items(base))
     for given, value in raw_items(changes):
         key = names.get(given, given)
         old = _old_value(base, result, key)
@@ -103,7 +109,8 @@ def _project_root(env: Mapping[str, str]) -> Path:
 
 def _main_document(path: str | os.PathLike[str] | None, env: Mapping[str, str], root: Path) -> Document:
     if path is not None:
-        return read_yaml(_text(os.fspath(path), "path"), os.fspath(path))
+        given = os.fspath(path)
+        return read_yaml(_text(given, "path"), given)
     if named := env.get("DEER_FLOW_CONFIG_PATH"):
         return read_yaml(_text(named, "DEER_FLOW_CONFIG_PATH"), named)
     default = "config.yaml" if not env.get("DEER_FLOW_PROJECT_ROOT") else str(root / "config.yaml")
@@ -112,7 +119,8 @@ def _main_document(path: str | os.PathLike[str] | None, env: Mapping[str, str], 
 
 def _extensions_document(path: str | os.PathLike[str] | None, env: Mapping[str, str], root: Path) -> Document | None:
     if path is not None:
-        return read_json(_text(os.fspath(path), "extensions_path"), os.fspath(path))
+        given = os.fspath(path)
+        return read_json(_text(given, "extensions_path"), given)
     if named := env.get("DEER_FLOW_EXTENSIONS_CONFIG_PATH"):
         return read_json(_text(named, "DEER_FLOW_EXTENSIONS_CONFIG_PATH"), named)
     for name in _EXTENSION_FILES:
@@ -134,45 +142,57 @@ def _text(path: str, named_by: str | None) -> str:
         raise ConfigError(f"{who} cannot be read: {reason}{hint}") from error
 
 
-def _merge_extensions(
-    data: dict[str, Any],
-    document: Document,
-    env: Mapping[str, str],
-    places: dict[KeyPath, Place],
-    key_places: dict[KeyPath, Place],
-    variables: dict[KeyPath, str],
-) -> None:
-    """Keys of `config.yaml` win, key by key."""
-    own = data.get("extensions")
-    if own is not None and not isinstance(own, Mapping):
-        return
-    resolver = Resolver(env, when_unset="empty")
-    loaded = {_ALIASES.get(key, key): item for key, item in raw_items(resolver.resolve(document.data))}
-    mine = {_ALIASES.get(key, key): item for key, item in raw_items(own or {})}
-    data["extensions"] = FrozenDict({**loaded, **mine})
-    for table, added in ((places, document.places), (key_places, document.key_places), (variables, resolver.variables)):
-        for key, value in added.items():
-            if key and key[0] not in mine:
-                table[("extensions", *key)] = value  # type: ignore[index]  # each table has its own kind of value
+class _Reading:
+    """The main file's data while the extensions file and the environment are added to it."""
+
+    def __init__(self, document: Document, env: Mapping[str, str]) -> None:
+        resolver = Resolver(env, document.places)
+        self._env = env
+        self._data: dict[str, Any] = dict(raw_items(resolver.resolve(document.data)))
+        self._places, self._key_places = document.places, document.key_places
+        self._variables = resolver.variables
+        self._problems = [*document.problems, *resolver.problems]
+
+    def merge_extensions(self, document: Document) -> None:
+        """Keys of `config.yaml` win, key by key."""
+        own = self._data.get("extensions")
+        if own is not None and not isinstance(own, Mapping):
+            return
+        resolver = Resolver(self._env, document.places, when_unset="empty")
+        loaded = _by_alias(resolver.resolve(document.data))
+        mine = _by_alias(own or {})
+        self._data["extensions"] = FrozenDict({**loaded, **mine})
+        self._places |= _under_extensions(document.places, mine)
+        self._key_places |= _under_extensions(document.key_places, mine)
+        self._variables |= _under_extensions(resolver.variables, mine)
+        self._problems += resolver.problems
+
+    def fill_bridge_url(self) -> None:
+        """The URL of a redis bridge from the environment; a section made by it when there is none."""
+        section = self._data.get("stream_bridge")
+        if section is None and self._env.get(_BRIDGE_URL[0]):
+            section = FrozenDict({"type": "redis"})
+        if not isinstance(section, FrozenDict):
+            return
+        given = dict(raw_items(section))
+        name = next((name for name in _BRIDGE_URL if self._env.get(name)), None)
+        if name is not None and given.get("type") == "redis" and not given.get("redis_url"):
+            self._data["stream_bridge"] = FrozenDict({**given, "redis_url": self._env[name]})
+            self._variables["stream_bridge", "redis_url"] = name
+
+    def loaded(self, root: Path) -> Loaded:
+        home = self._env.get("DEER_FLOW_HOME") or None
+        known = Provenance(self._places, self._key_places, self._variables, str(root.absolute()), home)
+        return Loaded(self._data, known, tuple(self._problems))
 
 
-def _fill_bridge_url(data: dict[str, Any], variables: dict[KeyPath, str], env: Mapping[str, str]) -> None:
-    section = data.get("stream_bridge")
-    if section is None and env.get(_BRIDGE_URL[0]):
-        section = FrozenDict({"type": "redis"})
-    if not isinstance(section, Mapping) or section.get("type") != "redis" or section.get("redis_url"):
-        return
-    name = next((name for name in _BRIDGE_URL if env.get(name)), None)
-    if name is not None:
-        data["stream_bridge"] = FrozenDict({**dict(raw_items(section)), "redis_url": env[name]})
-        variables[("stream_bridge", "redis_url")] = name
+def _by_alias(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {_ALIASES.get(key, key): item for key, item in raw_items(mapping)}
 
 
-def _provenance(
-    env: Mapping[str, str],
-    root: Path,
-    places: Mapping[KeyPath, Place],
-    key_places: Mapping[KeyPath, Place],
-    variables: Mapping[KeyPath, str],
-) -> Provenance:
-    return Provenance(places, key_places, variables, str(root.absolute()), env.get("DEER_FLOW_HOME") or None)
+def _under_extensions(table: Mapping[KeyPath, Value], mine: Mapping[Any, Any]) -> dict[KeyPath, Value]:
+    return {
+        ("extensions", *path): value
+        for path, value in table.items()
+        if path and _ALIASES.get(path[0], path[0]) not in mine
+    }

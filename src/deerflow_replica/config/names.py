@@ -12,21 +12,25 @@ if TYPE_CHECKING:
 
 DEERFLOW_SECTIONS = frozenset(
     {
-        "acp_agents", "agents_api", "auth", "channel_connections", "channels", "guardrails", "input_polish",
-        "loop_detection", "oidc", "read_before_write", "run_events", "safety_finish_reason", "sandbox", "scheduler",
-        "skill_evolution", "skills", "subagents", "suggestions", "summarization", "tavily", "token_budget",
-        "token_usage", "tool_groups", "tool_output", "tool_progress", "tool_search", "tools", "uploads", "verbose",
+        "acp_agents", "agent_storage", "agents_api", "auth", "channel_connections", "channels", "dedupe_storage",
+        "guardrails", "input_polish", "logging", "loop_detection", "max_recursion_limit", "oidc", "read_before_write",
+        "run_events", "safety_finish_reason", "sandbox", "scheduler", "skill_evolution", "skills", "subagent_batches",
+        "subagent_runtime", "subagents", "suggestions", "summarization", "tavily", "token_budget", "token_usage",
+        "tool_groups", "tool_output", "tool_progress", "tool_search", "tools", "uploads", "verbose",
     }
 )  # fmt: skip
 _FREE = frozenset({"extensions"})
-_DEERFLOW_FIELDS = {
-    "memory": frozenset(
-        {
-            "storage_path", "debounce_seconds", "model_name", "max_facts", "fact_confidence_threshold",
-            "max_injection_tokens", "token_counting", "staleness_review_enabled",
-        }
-    )
-}  # fmt: skip
+_MEMORY_FIELDS = frozenset(
+    {
+        "consolidation_enabled", "consolidation_max_groups_per_cycle", "consolidation_max_sources",
+        "consolidation_min_facts", "debounce_seconds", "fact_confidence_threshold", "guaranteed_categories",
+        "guaranteed_token_budget", "max_facts", "max_injection_tokens", "model_name", "retrieval_confidence_weight",
+        "retrieval_diversity_weight", "retrieval_duplicate_threshold", "retrieval_relevance_weight",
+        "retrieval_strategy", "retrieval_top_k", "staleness_age_days", "staleness_max_extension_days",
+        "staleness_max_lifetime_multiplier", "staleness_max_removals_per_cycle", "staleness_min_candidates",
+        "staleness_protected_categories", "staleness_review_enabled", "storage_path", "token_counting",
+    }
+)  # fmt: skip
 
 
 class UnknownName(NamedTuple):
@@ -47,7 +51,7 @@ def unknown_names(config: AppConfig) -> Iterator[UnknownName]:
 
 
 def _inside(section: Section, path: tuple[str, ...]) -> Iterator[UnknownName]:
-    allowed = _DEERFLOW_FIELDS.get(path[-1], frozenset())
+    allowed = _MEMORY_FIELDS if path == ("memory",) else frozenset[str]()
     yield from _among(tuple(section.model_extra or {}), allowed, type(section).known_names(), path)
     for name in type(section).model_fields:
         value = getattr(section, name)

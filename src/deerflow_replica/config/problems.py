@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ConfigProblem
+from .display import display
 from .frozen import UnsetVariable
-from .masking import MASK, display, is_secret_name
+from .masking import MASK, is_secret_name
 from .provenance import Path, Provenance
 from .variables import dotted
 
@@ -20,8 +21,15 @@ def problems_of(error: ValidationError, provenance: Provenance) -> list[ConfigPr
     return [_problem(details, provenance) for details in error.errors(include_url=False)]
 
 
-def in_file_order(problems: Iterable[ConfigProblem]) -> list[ConfigProblem]:
-    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.line or 0, problem.column or 0))
+def in_file_order(problems: Iterable[ConfigProblem], provenance: Provenance) -> list[ConfigProblem]:
+    """Each once: those without a place first, then the main file's, then those of others."""
+    root = provenance.places.get(())
+
+    def order(problem: ConfigProblem) -> tuple[bool, str, int, int]:
+        elsewhere = problem.source is not None and root is not None and problem.source != root.source
+        return elsewhere, problem.source or "" if elsewhere else "", problem.line or 0, problem.column or 0
+
+    return sorted(dict.fromkeys(problems), key=order)
 
 
 def _problem(details: Any, provenance: Provenance) -> ConfigProblem:
@@ -34,9 +42,9 @@ def _problem(details: Any, provenance: Provenance) -> ConfigProblem:
 
 
 def _message(details: Any, path: Path, provenance: Provenance) -> str:
-    message = details["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if details["type"] == "missing" or details["ctx" if "ctx" in details else "type"] == "missing":
+    text: str = details["msg"].removeprefix("Value error, ")
+    message = text[:1].lower() + text[1:]
+    if details["type"] == "missing":
         return message
     return f"{message} (got {_shown(details['input'], path, provenance)})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Path = tuple[Any, ...]
@@ -29,6 +30,14 @@ class Provenance:
     variables: Mapping[Path, str] = field(default_factory=dict)
     project_root: str | None = None
     home: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("places", "key_places", "variables"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tables = dict(self.places), dict(self.key_places), dict(self.variables)
+        return Provenance, (*tables, self.project_root, self.home)
 
     def place(self, path: Path) -> Place | None:
         """The value's place, or that of the mapping that lacks it."""

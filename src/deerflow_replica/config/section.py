@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, Self, cast
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
+    PlainValidator,
     SerializationInfo,
     WithJsonSchema,
     model_serializer,
     model_validator,
 )
 
+from .display import display
 from .frozen import FrozenDict, freeze, raw_items
-from .masking import display
 
 
-def _frozen_mapping(value: Any) -> FrozenDict:
-    if value is None:
-        return FrozenDict()
+def _frozen_mapping(value: Any) -> Mapping[str, Any]:
+    return FrozenDict() if value is None else _mapping(value)
+
+
+def _frozen_mapping_or_none(value: Any) -> Mapping[str, Any] | None:
+    return None if value is None else _mapping(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError("should be a mapping")  # noqa: TRY004 Pydantic turns only ValueError into a problem
+        raise ValueError("should be a mapping")  # noqa: TRY004 Pydantic makes a problem only of ValueError
     return cast(FrozenDict, freeze(value))
 
 
-Opaque = Annotated[
-    Mapping[str, Any],
-    BeforeValidator(_frozen_mapping),
-    WithJsonSchema({"type": ["object", "null"]}),
-]
-"""A mapping whose content is not ours to check."""
+_OBJECT = WithJsonSchema({"type": ["object", "null"]})
+Opaque = Annotated[Mapping[str, Any], PlainValidator(_frozen_mapping), _OBJECT]
+"""A mapping whose content is not ours to check; null is an empty one."""
+OptionalOpaque = Annotated[Mapping[str, Any] | None, PlainValidator(_frozen_mapping_or_none), _OBJECT]
+"""The same, but null stays null."""
+_VALUES = BaseModel.__dict__["__dict__"]
 
 
 class Section(BaseModel):
@@ -52,6 +59,14 @@ class Section(BaseModel):
             return data
         known = cls.known_names()
         return {key: item if key in known else freeze(item) for key, item in raw_items(data)}
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # pyright: ignore[reportGeneralTypeIssues]  # vars() must be read-only
+        return cast(dict[str, Any], MappingProxyType(_VALUES.__get__(self)))
+
+    @__dict__.setter
+    def __dict__(self, values: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+        _VALUES.__set__(self, values)  # only Pydantic gets here: __setattr__ refuses the name
 
     def model_post_init(self, context: Any, /) -> None:
         values = {name: _sealed(value) for name, value in self.__dict__.items()}
@@ -91,7 +106,7 @@ class Section(BaseModel):
         """Validates, unlike Pydantic's: an unchecked section would not be frozen."""
         return cls.model_validate(values)
 
-    def copy(self, **options: Any) -> Self:  # type: ignore[override]  # Pydantic's deprecated one copies unchecked
+    def copy(self, **options: Any) -> Self:
         return self.model_copy(update=options.get("update"))
 
     def __copy__(self) -> Self:
@@ -126,8 +141,12 @@ class Section(BaseModel):
             "__dict__": dict(self.__dict__),
             "__pydantic_extra__": self.__pydantic_extra__,
             "__pydantic_fields_set__": self.__pydantic_fields_set__,
-            "__pydantic_private__": self.__pydantic_private__,
+            "__pydantic_private__": dict(self.__pydantic_private__ or {}),
         }
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        for slot, value in state.items():
+            object.__setattr__(self, slot, value)
 
     def __repr_args__(self) -> Any:
         return list(self._displayed().items())

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from .section import Opaque, Section
+from .section import Opaque, OptionalOpaque, Section
 
 PostgresSchema = Annotated[str, StringConstraints(pattern=r"^([a-z_][a-z0-9_]{0,62})?$")]
 TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,47}$")]
@@ -99,9 +99,9 @@ class StoreConfig(Section):
     connection_string: str | None = None
     postgres_schema: PostgresSchema | None = None
     mongo_database: str = "deerflow"
-    index: Opaque | None = None
-    text_index: Opaque | None = None
-    ttl: Opaque | None = None
+    index: OptionalOpaque = None
+    text_index: OptionalOpaque = None
+    ttl: OptionalOpaque = None
 
 
 class StreamBridgeConfig(Section):

@@ -8,7 +8,6 @@ from typing import Literal
 
 from .app import AppConfig
 from .connections import connection_of
-from .lookup import look_up
 from .masking import masked
 from .provenance import Provenance
 
@@ -98,4 +97,4 @@ def _provenance(config: AppConfig) -> Provenance:
     return config._provenance
 
 
-__all__ = ["Kind", "Target", "look_up", "masked", "memory_folder", "place_of", "target_of"]
+__all__ = ["Kind", "Target", "masked", "memory_folder", "place_of", "target_of"]

@@ -66,19 +66,22 @@ class Resolver:
         if len(path) >= MAX_DEPTH:
             return self._refuse(path, f"nested more than {MAX_DEPTH} levels deep")
         self._open.add(id(value))
-        try:
-            return self._children(value, path)
-        finally:
-            self._open.discard(id(value))
+        frozen = self._children(value, path)
+        self._open.discard(id(value))
+        return frozen
 
     def _children(self, value: Any, path: Path) -> Any:
-        if isinstance(value, Mapping):
-            return FrozenDict(
-                {self._leaf(key, path): self.resolve(item, (*path, key)) for key, item in raw_items(value)}
-            )
         if isinstance(value, AbstractSet):
             return frozenset(self._leaf(member, path) for member in value)
-        return FrozenList(self.resolve(item, (*path, index)) for index, item in enumerate(raw_values(value)))
+        if isinstance(value, Mapping):
+            found = {}
+            for key, item in raw_items(value):  # loops, not comprehensions: half the stack for deep data
+                found[self._leaf(key, path)] = self.resolve(item, (*path, key))
+            return FrozenDict(found)
+        items = []
+        for index, item in enumerate(raw_values(value)):
+            items.append(self.resolve(item, (*path, index)))
+        return FrozenList(items)
 
     def _refuse(self, path: Path, message: str) -> None:
         self.problems.append(ConfigProblem(dotted(path), message))
