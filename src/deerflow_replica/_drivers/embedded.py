@@ -185,8 +185,8 @@ class EmbeddedValkey(EmbeddedServer):
 
 def _package_directory(name: str) -> Path:
     """Where a wheel's files are; its own code is not run."""
-    spec = importlib.util.find_spec(name)
     with extra("embedded"):
+        spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(name, name=name)
     return Path(spec.origin).parent
