@@ -46,7 +46,7 @@ class InMemoryThreadMap(ThreadMap):
         )
         self.runner = InlineRunner()
         self._clock = _clock
-        self._lock = _beside._lock if _beside else threading.Lock()
+        self._lock: threading.Lock = _beside._lock if _beside else threading.Lock()
         self._tenants: dict[str, _Tenant] = _beside._tenants if _beside else {}
         self._is_open = True
 
