@@ -6,7 +6,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,9 +103,10 @@ class Ledger:
     `changed` is set when `flush_max_events` events wait for a snapshot; who waits for it clears it.
     """
 
-    def __init__(self, *, max_models: int, flush_max_events: int) -> None:
+    def __init__(self, *, max_models: int, flush_max_events: int, clock: Callable[[], float] = time.time) -> None:
         self.changed = threading.Event()
         self.events = 0
+        self._clock = clock
         self._max_models = max_models
         self._flush_max_events = flush_max_events
         self._lock = threading.Lock()
@@ -127,7 +128,7 @@ class Ledger:
         duration = _checked_duration(duration_seconds) if duration_seconds is not None else None
         finished = outcome in _FINISHED
         tokens = _tokens(usage) if usage and finished else ()
-        now = time.time()
+        now = self._clock()
         bucket = int(now) // BUCKET_SECONDS
         with self._lock:
             tally = self._tally(model_name)
@@ -151,7 +152,7 @@ class Ledger:
         """Add to the total only: this is no traffic."""
         with self._lock:
             tally = self._tally(model_name)
-            add(tally.settled, {**deltas, UPDATED: time.time()})
+            add(tally.settled, {**deltas, UPDATED: self._clock()})
             self._touched(tally)
 
     def close(self) -> None:
@@ -175,7 +176,7 @@ class Ledger:
         with self._lock:
             dirty = list(self._tallies.values()) if everything else self._dirty
             saved_from = {tally.name: tally.saved_from for tally in dirty}
-            oldest = oldest_bucket()
+            oldest = oldest_bucket(self._clock())
             rows = [row for tally in dirty for row in _rows(tally, oldest)]
             for tally in dirty:
                 tally.dirty, tally.saved_from = False, tally.bucket
@@ -220,9 +221,9 @@ class Ledger:
             self.changed.set()
 
 
-def oldest_bucket() -> int:
+def oldest_bucket(now: float) -> int:
     """The first bucket that a window can still reach."""
-    return int(time.time()) // BUCKET_SECONDS - KEPT_BUCKETS
+    return int(now) // BUCKET_SECONDS - KEPT_BUCKETS
 
 
 def checked_name(model_name: object) -> str:

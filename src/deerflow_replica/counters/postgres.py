@@ -82,7 +82,8 @@ class PostgresModelCounters(ModelCounters):
         values = {
             "boot_id": self._boot_id,
             "number": snapshot.number,
-            "oldest": oldest_bucket() - 10,  # of rows that are dropped none may be written by the same statement
+            "oldest": oldest_bucket(time.time())
+            - 10,  # of rows that are dropped none may be written by the same statement
             "buckets": [row.bucket for row in snapshot.rows],
             "names": [storable(row.model_name) for row in snapshot.rows],
             "counts": [dump(row.counts) for row in snapshot.rows],

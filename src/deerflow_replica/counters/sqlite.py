@@ -73,7 +73,7 @@ class SqliteModelCounters(ModelCounters):
             {**mine, "bucket": row.bucket, "model_name": storable(row.model_name), "counts": dump(row.counts)}
             for row in snapshot.rows
         ]
-        oldest = oldest_bucket()
+        oldest = oldest_bucket(now)
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(self._sql["write"], rows)
