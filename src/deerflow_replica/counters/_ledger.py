@@ -127,7 +127,8 @@ class Ledger:
         keys = _keys(outcome, error_type)
         duration = _checked_duration(duration_seconds) if duration_seconds is not None else None
         finished = outcome in _FINISHED
-        tokens = _tokens(usage) if usage and finished else ()
+        known = type(usage) is dict or isinstance(usage, Mapping)
+        tokens = _tokens(usage) if finished and known else ()
         now = self._clock()
         bucket = int(now) // BUCKET_SECONDS
         with self._lock:
@@ -143,7 +144,7 @@ class Ledger:
                         counts[LONGEST] = duration
                 for key, number in tokens:
                     counts[key] += number
-                if usage is None and outcome in _ANSWERED:
+                if not known and outcome in _ANSWERED:
                     counts["calls_without_usage"] += 1
             counts[UPDATED] = now
             self._touched(tally)
@@ -264,13 +265,15 @@ def _checked_duration(seconds: float) -> float:
 
 
 def _nanoseconds(seconds: float) -> int:
-    return round(seconds * 1e9) if seconds < 1e12 else int(seconds) * 10**9
+    """Whole, so that sums are exact; no call lasts 30,000 years, and a sum must stay a number."""
+    return round(min(seconds, 1e12) * 1e9)
 
 
 def _tokens(usage: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Only what is a count: one infinity in a sum could never be stored, nor taken out again."""
     found = [(key, usage.get(name)) for name, key in _USAGE]
     for group, name, key in _USAGE_DETAILS:
         details = usage.get(group)
-        if details:
+        if isinstance(details, dict):
             found.append((key, details.get(name)))
-    return [(key, number) for key, number in found if number]
+    return [(key, number) for key, number in found if type(number) is int and number > 0]
