@@ -171,6 +171,15 @@ async def test_the_loop_never_waits_for_a_storage() -> None:
     assert storage.thread is not threading.current_thread()
 
 
+async def test_a_storage_that_never_waits_is_asked_at_once() -> None:
+    class Immediate(Watching):
+        may_wait = False
+
+    storage = Immediate(StoreUnavailableError(""))
+    await run(agent(Listener(), storage), False, context())
+    assert storage.thread is threading.current_thread()
+
+
 @pytest.mark.parametrize("sync", [True, False])
 async def test_a_run_without_context_fails(storage: FileMemoryStorage, sync: bool) -> None:
     built = agent(Listener(), storage)

@@ -25,7 +25,7 @@ Signature = tuple[int, int, int]
 
 
 @contextmanager
-def file_errors(path: Path) -> Iterator[None]:
+def file_errors(path: Path | str) -> Iterator[None]:
     """A file that cannot be read, written or locked becomes `StoreUnavailableError`."""
     try:
         yield

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 Document = dict[str, Any]
 
@@ -24,6 +24,9 @@ class MemoryStorage(ABC):
     `agent_name` matches `[A-Za-z0-9-]+`, `user_id` is any text but the empty one; every method raises `ValueError` for
     anything else, before it does anything.
     """
+
+    may_wait: ClassVar[bool] = True
+    """Whether `load` may wait for a disk or a server; one that never does may be asked on an event loop's thread."""
 
     @abstractmethod
     def load(self, agent_name: str | None = None, *, user_id: str | None = None) -> Document:

@@ -43,15 +43,16 @@ class FileMemoryStorage(DocumentStorage):
     ) -> None:
         super().__init__(history=history, max_facts=max_facts)
         self.base_dir = Path(base_dir).absolute()
+        self._root = str(self.base_dir)
         self._lock_timeout_seconds = lock_timeout_seconds
         self._thread_locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
     def _read(self, scope: Scope, known: Hashable | None) -> Stored | Unread:
-        path = self._path(scope)
+        path = self._file(scope)
         with file_errors(path):
-            if known is not None and signature_of(str(path)) == known:
+            if known is not None and signature_of(path) == known:
                 return Unread.KNOWN
-            signed = read_signed(str(path))
+            signed = read_signed(path)
         return Unread.MISSING if signed is None else Stored(_decoded(path, signed[1]), signed[0])
 
     def _read_revision(self, scope: Scope, revision: int) -> Document | None:
@@ -104,12 +105,13 @@ class FileMemoryStorage(DocumentStorage):
                 kept.unlink(missing_ok=True)
 
     def _path(self, scope: Scope) -> Path:
-        folder = self.base_dir
-        if scope.user_id is not None:
-            folder = folder / "users" / file_name(scope.user_id)
-        if scope.agent_name is not None:
-            folder = folder / "agents" / _agent_folder(scope.agent_name)
-        return folder / _FILE
+        return Path(self._file(scope))
+
+    def _file(self, scope: Scope) -> str:
+        """As text: building a `Path` would take longer than to look for the file."""
+        user = f"users/{file_name(scope.user_id)}/" if scope.user_id is not None else ""
+        agent = f"agents/{_agent_folder(scope.agent_name)}/" if scope.agent_name is not None else ""
+        return f"{self._root}/{user}{agent}{_FILE}"
 
 
 def file_name(name: str) -> str:
@@ -129,7 +131,7 @@ def _revision_file(path: Path, revision: int) -> Path:
     return path.with_name(_HISTORY) / f"{revision}.json"
 
 
-def _decoded(path: Path, content: bytes) -> Document:
+def _decoded(path: Path | str, content: bytes) -> Document:
     """`MemoryCorruptError` for what is no memory document."""
     try:
         document = json.loads(content.decode())

@@ -60,9 +60,14 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
     ) -> ModelResponse[Any]:
         context = resolve_context(request.runtime)
         if shows_memory(context):
-            document = await asyncio.get_running_loop().run_in_executor(None, self._load, context)
-            request = with_memory(request, context, document)
+            request = with_memory(request, context, await self._aload(context))
         return await handler(request)
+
+    async def _aload(self, context: DeerFlowContext) -> Mapping[str, Any]:
+        """Never on the loop's thread, unless the storage says that it never waits: a DeerFlow one says nothing."""
+        if not getattr(self._memory, "may_wait", True):
+            return self._load(context)
+        return await asyncio.get_running_loop().run_in_executor(None, self._load, context)
 
     def _load(self, context: DeerFlowContext) -> Mapping[str, Any]:
         try:
