@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Annotated, Any, NotRequired
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -22,16 +22,17 @@ from ..threads.base import ThreadMap
 _MARK = "thread_ownership"
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Who was checked for which thread. A type of its own: no client's JSON can forge it."""
+class Checked(str):
+    """Which user was checked for which thread, as an opaque digest.
 
-    thread_id: str
-    user_id: str | None
+    A type of its own: whatever comes from a client or a checkpoint is a plain `str` at best, and does not count.
+    """
+
+    __slots__ = ()
 
 
 class OwnershipState(AgentState[Any]):
-    """The mark of this run's check: never checkpointed, so that a resumed run is checked anew; never in the output."""
+    """The mark of this run's check: never checkpointed, so that a resumed run is checked anew."""
 
     thread_ownership: NotRequired[Annotated[Checked, UntrackedValue, PrivateStateAttr]]
 
@@ -137,11 +138,12 @@ def unchecked_context(request: ModelRequest[DeerFlowContext] | ToolCallRequest) 
     if not is_enabled(context):
         return None
     mark = request.state.get(_MARK) if isinstance(request.state, Mapping) else None
-    return None if isinstance(mark, Checked) and mark == mark_of(context) else context
+    return None if type(mark) is Checked and mark == mark_of(context) else context
 
 
 def mark_of(context: DeerFlowContext) -> Checked:
-    return Checked(context.thread_id, acting_user(context))
+    checked = repr((context.thread_id, acting_user(context)))
+    return Checked(blake2b(checked.encode(errors="backslashreplace"), digest_size=16).hexdigest())
 
 
 def is_enabled(context: DeerFlowContext) -> bool:

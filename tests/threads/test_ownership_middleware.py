@@ -1,0 +1,298 @@
+"""ThreadOwnershipMiddleware in real agents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware, AgentState
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.runtime import Runtime
+from langgraph.types import Command, interrupt
+
+from deerflow_replica import AppConfig, DeerFlowContext
+from deerflow_replica.errors import ContextError, StoreUnavailableError, ThreadOwnershipError
+from deerflow_replica.middleware import ThreadOwnershipMiddleware
+from deerflow_replica.middleware.ownership import mark_of
+from deerflow_replica.threads import InMemoryThreadMap, SqliteThreadMap, ThreadMap
+
+pytestmark = pytest.mark.anyio
+
+
+class ScriptedModel(BaseChatModel):
+    """Says the scripted messages one after the other; `calls` counts them."""
+
+    script: list[AIMessage]
+    calls: int = 0
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        self.calls += 1
+        answered = sum(isinstance(message, AIMessage) for message in messages)
+        return ChatResult(generations=[ChatGeneration(message=self.script[answered % len(self.script)].model_copy())])
+
+
+@tool
+def ask_human(question: str) -> str:
+    """Ask."""
+    return str(interrupt(question))
+
+
+@tool
+def echo(text: str) -> str:
+    """Echo."""
+    return text
+
+
+def says(*tools: str) -> ScriptedModel:
+    """A model that calls each tool in turn, and then is done."""
+    arguments = {"ask_human": {"question": "sure?"}, "echo": {"text": "hi"}}
+    calls = [
+        AIMessage("", tool_calls=[{"name": name, "args": arguments[name], "id": f"call-{number}"}])
+        for number, name in enumerate(tools)
+    ]
+    return ScriptedModel(script=[*calls, AIMessage("done")])
+
+
+class PauseBeforeModel(AgentMiddleware[AgentState[Any], DeerFlowContext, Any]):
+    def before_model(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
+        interrupt("go on?")
+
+
+HELLO = {"messages": [("user", "hello")]}
+
+
+def agent_of(model: ScriptedModel, threads: ThreadMap, *more: Any, saver: InMemorySaver | None = None) -> Any:
+    middleware = [ThreadOwnershipMiddleware(threads), *more]
+    return create_agent(
+        model, [ask_human, echo], middleware=middleware, context_schema=DeerFlowContext, checkpointer=saver
+    )
+
+
+def context(user_id: str | None = "ann", thread_id: str = "t", **section: Any) -> DeerFlowContext:
+    config = AppConfig().evolve({"user_thread_mapping": section}) if section else AppConfig()
+    return DeerFlowContext(app_config=config, thread_id=thread_id, user_id=user_id)
+
+
+def on(thread_id: str = "t") -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id}}
+
+
+@pytest.fixture
+def threads() -> InMemoryThreadMap:
+    return InMemoryThreadMap()
+
+
+async def test_a_run_claims_and_touches(threads: InMemoryThreadMap) -> None:
+    agent = agent_of(says("echo"), threads)
+    await agent.ainvoke(HELLO, context=context())
+    record = await threads.get("t", user_id="ann")
+    assert record is not None
+    assert record.version == 2
+    assert record.updated_at > record.created_at
+
+
+def test_a_sync_run_claims_and_touches(threads: InMemoryThreadMap) -> None:
+    agent_of(says("echo"), threads).invoke(HELLO, context=context())
+    record = threads.runner.call(threads.get("t", user_id="ann"))
+    assert record is not None
+    assert record.version == 2
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_a_stranger_is_refused_before_any_model_call(threads: InMemoryThreadMap, is_deleted: bool) -> None:
+    await threads.claim("t", "the owner's name")
+    if is_deleted:
+        await threads.delete("t", user_id="the owner's name")
+    model = says()
+    agent = agent_of(model, threads)
+    refusals = []
+    for run in (
+        agent.ainvoke(HELLO, context=context("bob")),
+        asyncio.to_thread(agent.invoke, HELLO, context=context("bob")),
+    ):
+        with pytest.raises(ThreadOwnershipError) as refused:
+            await run
+        refusals.append(refused.value)
+    assert model.calls == 0
+    for error in refusals:
+        assert error.thread_id == "t"
+        assert "owner's" not in f"{error} {error!r} {vars(error)} {error.__cause__} {error.__context__}"
+        assert str(error) == str(ThreadOwnershipError("t"))
+
+
+async def test_a_transfer_counts_at_once(threads: InMemoryThreadMap) -> None:
+    agent = agent_of(says(), threads)
+    await agent.ainvoke(HELLO, context=context())
+    await threads.transfer("t", "ann", "bob")
+    await agent.ainvoke(HELLO, context=context("bob"))
+    with pytest.raises(ThreadOwnershipError):
+        await agent.ainvoke(HELLO, context=context())
+
+
+@pytest.mark.parametrize("pause", ["tool", "model"])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_stranger_cannot_resume(threads: InMemoryThreadMap, pause: str, is_async: bool) -> None:
+    model = says("ask_human")
+    more = [PauseBeforeModel()] if pause == "model" else []
+    agent = agent_of(model, threads, *more, saver=InMemorySaver())
+
+    async def run(given: Any, user_id: str) -> Any:
+        if is_async:
+            return await agent.ainvoke(given, on(), context=context(user_id))
+        return await asyncio.to_thread(agent.invoke, given, on(), context=context(user_id))
+
+    paused = await run(HELLO, "ann")
+    assert paused["__interrupt__"]
+    calls = model.calls
+    with pytest.raises(ThreadOwnershipError):
+        await run(Command(resume="yes"), "bob")
+    with pytest.raises(ThreadOwnershipError):
+        await run(None, "bob")
+    assert model.calls == calls
+    while "__interrupt__" in paused:
+        paused = await run(Command(resume="yes"), "ann")
+    assert paused["messages"][-1].content == "done"
+
+
+@pytest.mark.parametrize("forged", [str(mark_of(context("bob"))), {"thread_id": "t", "user_id": "bob"}, True])
+async def test_a_resuming_client_cannot_forge_the_mark(threads: InMemoryThreadMap, forged: Any) -> None:
+    model = says("ask_human")
+    agent = agent_of(model, threads, saver=InMemorySaver())
+    await agent.ainvoke(HELLO, on(), context=context())
+    command: Command[Any] = Command(resume="yes", update={"thread_ownership": forged})
+    with pytest.raises(ThreadOwnershipError):
+        await agent.ainvoke(command, on(), context=context("bob"))
+    assert model.calls == 1
+
+
+async def test_the_mark_is_neither_stored_nor_returned(threads: InMemoryThreadMap) -> None:
+    saver = InMemorySaver()
+    agent = agent_of(says("ask_human", "echo"), threads, saver=saver)
+    await agent.ainvoke(HELLO, on(), context=context())
+    final = await agent.ainvoke(Command(resume="yes"), on(), context=context())
+    assert sorted(final) == ["messages"]
+    stored = [saved async for saved in saver.alist(on())]
+    assert len(stored) > 5
+    assert mark_of(context()) not in str(stored)
+
+
+async def test_a_run_is_checked_once(threads: InMemoryThreadMap) -> None:
+    """Not again with each call of the run that was checked at its start: the owner changes in mid-run."""
+
+    class Thief(AgentMiddleware[AgentState[Any], DeerFlowContext, Any]):
+        async def abefore_model(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
+            await threads.transfer("t", "ann", "bob")
+
+    result = await agent_of(says("echo"), threads, Thief()).ainvoke(HELLO, context=context())
+    assert result["messages"][-1].content == "done"
+
+
+async def test_a_thread_that_goes_meanwhile_fails_no_run(threads: InMemoryThreadMap) -> None:
+    class Remover(AgentMiddleware[AgentState[Any], DeerFlowContext, Any]):
+        async def abefore_model(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
+            await threads.delete("t", user_id="ann")
+
+    result = await agent_of(says("echo"), threads, Remover()).ainvoke(HELLO, context=context())
+    assert result["messages"][-1].content == "done"
+    assert await threads.owner_of("t") is None
+
+
+async def test_checkpoints_on_another_thread(threads: InMemoryThreadMap) -> None:
+    agent = agent_of(says(), threads, saver=InMemorySaver())
+    with pytest.raises(ContextError, match="thread_id"):
+        await agent.ainvoke(HELLO, on("mine"), context=context(thread_id="other"))
+    assert await threads.owners_of(["mine", "other"]) == {}
+
+
+async def test_a_closed_store_refuses(threads: InMemoryThreadMap) -> None:
+    model = says()
+    await threads.close()
+    with pytest.raises(StoreUnavailableError):
+        await agent_of(model, threads).ainvoke(HELLO, context=context())
+    assert model.calls == 0
+
+
+async def test_no_context(threads: InMemoryThreadMap) -> None:
+    with pytest.raises(ContextError):
+        await agent_of(says(), threads).ainvoke(HELLO)
+
+
+async def test_configuration_is_read_by_each_run(threads: InMemoryThreadMap) -> None:
+    agent = agent_of(says("echo"), threads)
+    await threads.claim("t", "bob")
+    with pytest.raises(ThreadOwnershipError):
+        await agent.ainvoke(HELLO, context=context())
+    await agent.ainvoke(HELLO, context=context(enabled=False))
+    with pytest.raises(ThreadOwnershipError):
+        await agent.ainvoke(HELLO, context=context())
+    record = await threads.get("t", user_id="bob")
+    assert record is not None
+    assert record.version == 1
+
+
+@pytest.fixture(params=["none", "live", "tombstone"])
+def state_of_thread(request: pytest.FixtureRequest, threads: InMemoryThreadMap) -> str:
+    if request.param != "none":
+        threads.runner.call(threads.claim("t", "ann"))
+    if request.param == "tombstone":
+        threads.runner.call(threads.delete("t", user_id="ann"))
+    return str(request.param)
+
+
+@pytest.mark.parametrize("anonymous", ["open", "user", "deny"])
+async def test_anonymous_runs(threads: InMemoryThreadMap, state_of_thread: str, anonymous: str) -> None:
+    run = agent_of(says("echo"), threads).ainvoke(HELLO, context=context(None, anonymous=anonymous))
+    if state_of_thread == "none" and anonymous != "deny":
+        await run
+        assert await threads.owner_of("t") == ("default" if anonymous == "user" else None)
+    else:
+        with pytest.raises(ThreadOwnershipError):
+            await run
+
+
+async def test_anonymous_users_come_back(threads: InMemoryThreadMap) -> None:
+    agent = agent_of(says(), threads)
+    guest = context(None, anonymous="user", anonymous_user_id="guest")
+    await agent.ainvoke(HELLO, context=guest)
+    await agent.ainvoke(HELLO, context=guest)
+    record = await threads.get("t", user_id="guest")
+    assert record is not None
+    assert record.version == 3
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Callable[[], SqliteThreadMap]:
+    return lambda: SqliteThreadMap(tmp_path / "threads.db")
+
+
+async def test_a_sync_agent_on_the_loop_that_opened_the_map(on_disk: Callable[[], SqliteThreadMap]) -> None:
+    async with on_disk() as threads:
+        agent = agent_of(says("echo"), threads)
+        agent.invoke(HELLO, context=context())
+        with pytest.raises(ThreadOwnershipError):
+            agent.invoke(HELLO, context=context("bob"))
+        await agent.ainvoke(HELLO, context=context())
+        assert await threads.owner_of("t") == "ann"
+
+
+async def test_many_runs_at_once(threads: InMemoryThreadMap) -> None:
+    agent = agent_of(says("echo"), threads)
+    runs = (agent.ainvoke(HELLO, context=context(f"u{n % 2}", f"t{n % 2}")) for n in range(20))
+    await asyncio.gather(*runs)
+    assert await threads.owners_of(["t0", "t1"]) == {"t0": "u0", "t1": "u1"}
