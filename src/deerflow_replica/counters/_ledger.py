@@ -127,8 +127,8 @@ class Ledger:
         keys = _keys(outcome, error_type)
         duration = _checked_duration(duration_seconds) if duration_seconds is not None else None
         finished = outcome in _FINISHED
-        known = type(usage) is dict or isinstance(usage, Mapping)
-        tokens = _tokens(usage) if finished and known else ()
+        known = usage if isinstance(usage, Mapping) else None
+        tokens = _tokens(known) if finished and known is not None else ()
         now = self._clock()
         bucket = int(now) // BUCKET_SECONDS
         with self._lock:
@@ -144,7 +144,7 @@ class Ledger:
                         counts[LONGEST] = duration
                 for key, number in tokens:
                     counts[key] += number
-                if not known and outcome in _ANSWERED:
+                if known is None and outcome in _ANSWERED:
                     counts["calls_without_usage"] += 1
             counts[UPDATED] = now
             self._touched(tally)

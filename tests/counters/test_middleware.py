@@ -1,0 +1,324 @@
+"""Agents with scripted models: what the middleware counts of them, and what it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelRetryMiddleware
+from langchain.agents.structured_output import StructuredOutputError, ToolStrategy
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
+from pydantic import BaseModel, PrivateAttr
+
+from deerflow_replica.counters import InMemoryModelCounters, ModelCounters, SqliteModelCounters
+from deerflow_replica.middleware import ModelCounterMiddleware
+from deerflow_replica.middleware._outcome import model_name_of
+from deerflow_replica.testing.counters import numbers
+
+pytestmark = pytest.mark.anyio
+
+USAGE: Any = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
+ANSWER = AIMessage("hello there", usage_metadata=USAGE)
+COUNTED = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
+INPUT: Any = {"messages": [("user", "hi")]}
+
+Step = AIMessage | BaseException | Callable[[], AIMessage]
+
+
+class Scripted(BaseChatModel):
+    """Answers one step of its script after the other; waits for ever where the script says `HANG`."""
+
+    name: str | None = "scripted"
+    _script: Iterator[Step] = PrivateAttr()
+    _waiting: asyncio.Event = PrivateAttr(default_factory=asyncio.Event)
+
+    def __init__(self, *script: Step, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._script = iter(script)
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **_: Any) -> Runnable[Any, AIMessage]:
+        return self
+
+    def next(self) -> AIMessage:
+        step = next(self._script)
+        if isinstance(step, BaseException):
+            raise step
+        return step if isinstance(step, AIMessage) else step()
+
+    async def hang(self) -> None:
+        self._waiting.set()
+        await asyncio.Event().wait()
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **_: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self.next())])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **_: Any,
+    ) -> ChatResult:
+        answer = self.next()
+        if answer is HANG:
+            await self.hang()
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+
+class Streaming(Scripted):
+    """Sends a token first, and then does what its script says."""
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **_: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=AIMessageChunk("token "))
+        answer = self.next()
+        if answer is HANG:
+            await self.hang()
+        yield ChatGenerationChunk(message=AIMessageChunk(answer.content, usage_metadata=answer.usage_metadata))
+
+
+HANG = AIMessage("never")
+
+
+class Weather(BaseModel):
+    degrees: int
+
+
+@pytest.fixture
+def counters() -> InMemoryModelCounters:
+    return InMemoryModelCounters()
+
+
+def agent(counters: ModelCounters, model: BaseChatModel, *outside: Any, **more: Any) -> Any:
+    return create_agent(model, [], middleware=[*outside, ModelCounterMiddleware(counters)], **more)
+
+
+def counted(counters: ModelCounters, name: str = "scripted") -> dict[str, int]:
+    return numbers(counters.local_totals()[name])
+
+
+async def run(graph: Any, how: str) -> Any:
+    if how == "sync":
+        return await asyncio.to_thread(graph.invoke, INPUT)
+    if how == "async":
+        return await graph.ainvoke(INPUT)
+    return [item async for item in graph.astream(INPUT, stream_mode="messages")]
+
+
+HOWS = pytest.mark.parametrize("how", ["sync", "async", "streamed"])
+
+
+@HOWS
+async def test_an_answer_counts_with_its_tokens_and_its_duration(counters: ModelCounters, how: str) -> None:
+    model = Streaming(ANSWER) if how == "streamed" else Scripted(ANSWER)
+    await run(agent(counters, model), how)
+    assert counted(counters) == {"call_count": 1, "success_count": 1, **COUNTED}
+    latency = counters.local_totals()["scripted"].latency
+    assert latency.count == 1
+    assert 0 < latency.sum_seconds < 30
+
+
+@HOWS
+async def test_a_failure_is_counted_and_comes_out_as_it_was(counters: ModelCounters, how: str) -> None:
+    error = ConnectionError("gone")
+    model = Streaming(error) if how == "streamed" else Scripted(error)
+    with pytest.raises(ConnectionError) as raised:
+        await run(agent(counters, model), how)
+    assert raised.value is error
+    assert counted(counters) == {"call_count": 1, "failure_count": 1}
+    assert counters.local_totals()["scripted"].failures_by_kind == {"transient": 1}
+
+
+@pytest.mark.parametrize("how", ["async", "streamed"])
+async def test_a_cancelled_call_is_no_call(counters: ModelCounters, how: str) -> None:
+    model = Streaming(HANG) if how == "streamed" else Scripted(HANG)
+    running = asyncio.create_task(run(agent(counters, model), how))
+    await model._waiting.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert counted(counters) == {"cancelled_count": 1}
+
+
+async def test_a_timeout_around_the_agent_is_a_cancellation(counters: ModelCounters) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await agent(counters, Scripted(HANG)).ainvoke(INPUT)
+    assert counted(counters) == {"cancelled_count": 1}
+
+
+@HOWS
+async def test_a_timeout_of_the_model_is_a_failure(counters: ModelCounters, how: str) -> None:
+    with pytest.raises(TimeoutError):
+        await run(agent(counters, Scripted(TimeoutError())), how)
+    assert counters.local_totals()["scripted"].failures_by_kind == {"transient": 1}
+
+
+async def test_a_keyboard_interrupt_is_no_failure(counters: ModelCounters) -> None:
+    middleware = ModelCounterMiddleware(counters)
+
+    def handler(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        middleware.wrap_model_call(_request(Scripted()), handler)
+    assert counted(counters) == {"cancelled_count": 1}
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_interrupted_and_resumed_is_control_flow_and_then_a_success(counters: ModelCounters, how: str) -> None:
+    def ask() -> AIMessage:
+        return AIMessage(interrupt("may I?"))
+
+    graph = agent(counters, Scripted(ask, ask), checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "t"}}
+
+    async def invoke(value: Any) -> Any:
+        return (
+            await graph.ainvoke(value, thread)
+            if how == "async"
+            else await asyncio.to_thread(graph.invoke, value, thread)
+        )
+
+    assert "__interrupt__" in await invoke(INPUT)
+    assert counted(counters) == {"control_flow_count": 1}
+    assert (await invoke(Command(resume="yes")))["messages"][-1].content == "yes"
+    assert counted(counters) == {
+        "control_flow_count": 1,
+        "call_count": 1,
+        "success_count": 1,
+        "calls_without_usage": 1,
+    }
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_an_answer_that_does_not_parse_is_an_answer_with_tokens(counters: ModelCounters, how: str) -> None:
+    call: Any = {"name": "Weather", "args": {"degrees": "mild"}, "id": "1"}
+    answer = AIMessage("", tool_calls=[call], usage_metadata=USAGE)
+    strategy = ToolStrategy(Weather, handle_errors=False)
+    with pytest.raises(StructuredOutputError):
+        await run(agent(counters, Scripted(answer), response_format=strategy), how)
+    assert counted(counters) == {"call_count": 1, "success_count": 1, "parse_error_count": 1, **COUNTED}
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_every_attempt_of_a_retry_outside_is_a_call(counters: ModelCounters, how: str) -> None:
+    retry = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False)
+    model = Scripted(ConnectionError(), TimeoutError(), ANSWER)
+    await run(agent(counters, model, retry), how)
+    assert counted(counters) == {"call_count": 3, "success_count": 1, "failure_count": 2, **COUNTED}
+
+
+async def test_many_runs_at_once_through_one_middleware(counters: ModelCounters) -> None:
+    graph = agent(counters, Scripted(*[ANSWER] * 50))
+    await asyncio.gather(*[run(graph, how) for how in ("sync", "async") * 25])
+    assert counted(counters) == {"call_count": 50, "success_count": 50, **{k: n * 50 for k, n in COUNTED.items()}}
+
+
+async def test_closed_counters_do_not_fail_a_call(counters: ModelCounters, caplog: pytest.LogCaptureFixture) -> None:
+    graph = agent(counters, Scripted(ANSWER, ConnectionError(), ANSWER))
+    await counters.close()
+    with caplog.at_level(logging.WARNING):
+        assert (await graph.ainvoke(INPUT))["messages"][-1].content == ANSWER.content
+        with pytest.raises(ConnectionError):
+            await graph.ainvoke(INPUT)
+        assert (await run(graph, "sync"))["messages"][-1].content == ANSWER.content
+    assert len([record for record in caplog.records if "could not be counted" in record.message]) == 3
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_sync_durability_is_stored_when_the_call_returns(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "counters.db"
+    async with SqliteModelCounters(path, durability="sync", flush_interval_seconds=3600) as counters:
+        graph = agent(counters, Scripted(ANSWER, ConnectionError()))
+        await run(graph, how)
+        with pytest.raises(ConnectionError):
+            await run(graph, how)
+        async with SqliteModelCounters(path) as sibling:
+            totals = await sibling.totals()
+    assert numbers(totals["scripted"]) == {"call_count": 2, "success_count": 1, "failure_count": 1, **COUNTED}
+
+
+async def test_sync_durability_stores_a_cancelled_call(tmp_path: Path) -> None:
+    path = tmp_path / "counters.db"
+    model = Scripted(HANG)
+    async with SqliteModelCounters(path, durability="sync", flush_interval_seconds=3600) as counters:
+        running = asyncio.create_task(run(agent(counters, model), "async"))
+        await model._waiting.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        async with SqliteModelCounters(path) as sibling:
+            assert numbers((await sibling.totals())["scripted"]) == {"cancelled_count": 1}
+
+
+async def test_a_closing_coroutine_does_not_wait_for_the_store(tmp_path: Path) -> None:
+    async with SqliteModelCounters(tmp_path / "counters.db", durability="sync") as counters:
+        model = Scripted(HANG)
+
+        async def handler(_: Any) -> Any:
+            await asyncio.Event().wait()
+
+        call = ModelCounterMiddleware(counters).awrap_model_call(_request(model), handler)
+        call.send(None)  # type: ignore[attr-defined]  # a coroutine, not any awaitable
+        call.close()  # type: ignore[attr-defined]  # the same
+        assert counted(counters) == {"cancelled_count": 1}
+
+
+def test_a_given_name_belongs_to_the_very_object(counters: ModelCounters) -> None:
+    fast, slow = Scripted(ANSWER), Scripted(ANSWER)
+    middleware = ModelCounterMiddleware(counters, models={"fast": fast, "slow": slow})
+    for model in (fast, slow):
+        create_agent(model, [], middleware=[middleware]).invoke(INPUT)
+    assert list(counters.local_totals()) == ["fast", "slow"]
+
+
+class Named:
+    def __init__(self, **names: Any) -> None:
+        self.__dict__.update(names)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (Named(name="a", model_name="b", model="c"), "a"),
+        (Named(name=None, model_name=" b ", model="c"), "b"),
+        (Named(name="", model_name=7, model="c"), "c"),
+        (Named(model="x" * 300), "x" * 256),
+        (Named(name="  "), "Named"),
+    ],
+)
+def test_a_model_is_called_what_it_calls_itself(model: object, name: str) -> None:
+    assert model_name_of(model, {}) == name
+
+
+def _request(model: BaseChatModel) -> Any:
+    from langchain.agents.middleware.types import ModelRequest
+
+    return ModelRequest(model=model, messages=[])
