@@ -5,8 +5,8 @@ from __future__ import annotations
 from .._extras import extra
 
 with extra("gateway"):
-    from .app import create_app
+    from .app import create_app, deep_stream
     from .auth import Authenticate
     from .sse import StreamCutError
 
-__all__ = ["Authenticate", "StreamCutError", "create_app"]
+__all__ = ["Authenticate", "StreamCutError", "create_app", "deep_stream"]

@@ -22,6 +22,6 @@ async def identify(authenticate: Authenticate | None, request: Request) -> str |
     user_id = await answer if inspect.isawaitable(answer) else answer
     if user_id is None:
         raise HTTPException(401, "Unauthorized")
-    if not isinstance(user_id, str) or not user_id:
-        raise TypeError(f"authenticate must return a user id or None, not {type(user_id).__name__}")
+    if not user_id:
+        raise ValueError("authenticate must return a user id, or None")
     return user_id

@@ -18,6 +18,7 @@ Uuid = Annotated[str, BeforeValidator(as_uuid)]
 Document = dict[str, Any]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0)]
+Pair = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
 class Body(BaseModel):
@@ -55,7 +56,7 @@ class SearchAssistants(Body):
 
 class CommandBody(Body):
     resume: Any = None
-    update: Document | list[list[Any]] | None = None
+    update: Document | list[Pair] | None = None
     goto: Any = None
 
 

@@ -31,9 +31,9 @@ class ServedGraph:
 
     def __init__(self, name: str, source: GraphSource) -> None:
         self.name = name
-        self._source = source
-        self._takes = () if isinstance(source, Pregel) else _parameters(source)
-        self._kept: Graph | None = source if isinstance(source, Pregel) else None
+        self._factory: Factory = _maker(source) if isinstance(source, Pregel) else source
+        self._takes = _parameters(self._factory)
+        self._kept: Graph | None = None
         self._making = asyncio.Lock()
 
     @asynccontextmanager
@@ -44,13 +44,13 @@ class ServedGraph:
 
     async def _graph(self, replica: Replica, config: Mapping[str, Any], stack: AsyncExitStack) -> Graph:
         if self._takes != ("replica",):
-            return self._kept or await self._made(replica, config, stack)
+            return await self._made(replica, config, stack)
         async with self._making:
             return self._kept or await self._made(replica, config, stack)
 
     async def _made(self, replica: Replica, config: Mapping[str, Any], stack: AsyncExitStack) -> Graph:
         given = {"replica": replica, "config": dict(config)}
-        made = self._source(*(given[parameter] for parameter in self._takes))
+        made = self._factory(*(given[parameter] for parameter in self._takes))
         if inspect.isawaitable(made):
             made = await made
         if isinstance(made, AbstractAsyncContextManager):
@@ -83,6 +83,10 @@ def context_of(
     if schema is DeerFlowContext:
         return own
     return schema(own.app_config, own.thread_id, own.agent_name, own.user_id, own.run_id)
+
+
+def _maker(graph: Graph) -> Factory:
+    return lambda: graph
 
 
 def _parameters(factory: Factory) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..errors import RunConflictError, StoreUnavailableError, StreamUnavailableError, ThreadOwnershipError
+from ..errors import ReplicaError, RunConflictError, StoreUnavailableError, StreamUnavailableError, ThreadOwnershipError
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ def answer_of(error: Exception) -> Response:
         case StoreUnavailableError() | StreamUnavailableError():
             _log.warning("answered 503: %s", error)
             return _problem(503, "A server that this replica needs cannot be reached")
+        case ReplicaError() if type(error) is ReplicaError:
+            return _problem(503, str(error), {"retry-after": "1"})
         case _:
             _log.error("a request failed", exc_info=error)
             return _problem(500, "Internal Server Error")

@@ -62,9 +62,9 @@ def _input(body: CreateRun) -> Any:
 
 
 def _command(body: CommandBody) -> Command[Any]:
-    update = body.update
+    update: Any = body.update
     if isinstance(update, list):
-        update = [(pair[0], pair[1]) for pair in update]
+        update = [(key, value) for key, value in update]
     goto = body.goto
     steps = [_step(step) for step in goto] if isinstance(goto, list) else () if goto is None else _step(goto)
     return Command(resume=body.resume, update=update, goto=steps)

@@ -1,0 +1,61 @@
+"""Serve an ASGI application on loopback, and talk to it as its clients do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+
+IN_MEMORY: dict[str, Any] = {"database": {"backend": "memory"}, "stream_bridge": {"queue_maxsize": 10_000}}
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are the test runner's
+
+
+@asynccontextmanager
+async def served(app: Any, *, lifespan: str = "off") -> AsyncIterator[str]:
+    """The base URL of `app` under uvicorn, on this loop. Leaving cuts what still streams."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, lifespan="on" if lifespan == "on" else "off", log_level="critical", timeout_graceful_shutdown=1
+    )
+    server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            assert not serving.done(), "the server did not start"
+            await asyncio.sleep(0.005)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+def in_process(app: Any, user: str | None = None) -> httpx.AsyncClient:
+    """A client without a network; `user` goes into the header that `by_header` reads."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://replica", headers={} if user is None else {"x-user": user}
+    )
+
+
+def sdk(url: str, user: str | None = None) -> LangGraphClient:
+    """The official client."""
+    return get_client(url=url, api_key=None, headers=None if user is None else {"x-user": user})
+
+
+def by_header(request: Any) -> str | None:
+    """An `authenticate` hook that believes the header `x-user`."""
+    user: str | None = request.headers.get("x-user")
+    return user

@@ -1,0 +1,224 @@
+"""Two replicas behind a proxy without sticky sessions, and the official client: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+from langgraph_sdk._async import http as sdk_http
+
+from deerflow_replica import AppConfig, open_replica
+from deerflow_replica.gateway import create_app
+from gateway.graphs import asking_graph, counting_graph
+from gateway.serving import by_header, sdk, served
+from proxy import CuttingProxy
+from waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+TESTS = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def shared(postgres_dsn: str, postgres_schema: str, redis_url: str, key_prefix: str) -> dict[str, Any]:
+    """The configuration of every replica of one deployment."""
+    return {
+        "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
+        "stream_bridge": {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix, "queue_maxsize": 10_000},
+    }
+
+
+@asynccontextmanager
+async def _two_replicas(shared: dict[str, Any]) -> AsyncIterator[list[str]]:
+    """The URLs of two replicas that share everything but this process's memory of them."""
+    async with AsyncExitStack() as stack:
+        urls = []
+        for _ in range(2):
+            replica = await stack.enter_async_context(open_replica(AppConfig.from_mapping(shared)))
+            graphs = {"agent": counting_graph(), "asking": asking_graph()}
+            urls.append(await stack.enter_async_context(served(create_app(replica, graphs, authenticate=by_header))))
+        yield urls
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own reconnecting, without its pauses of seconds."""
+    monkeypatch.setattr(sdk_http, "_reconnect_delay", lambda attempt, *, base, cap: 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: dict[str, Any]) -> None:
+    random_bytes = random.Random(7)
+    async with _two_replicas(shared) as urls:
+        proxy = CuttingProxy([_address(url) for url in urls])
+        async with proxy.running():
+            client = sdk(proxy.url, "alice")
+            for _ in range(4):
+                thread = await client.threads.create()
+                # The answer's head has about 600 bytes: what is cut before it cannot be resumed by anyone.
+                proxy.cut_after = lambda: random_bytes.randrange(900, 6000)
+                numbers, ids = [], []
+                async for part in client.runs.stream(
+                    thread["thread_id"], "agent", input={"count": 400, "pause": 0.001}, stream_mode="custom"
+                ):
+                    ids.append(part.id)
+                    if part.event == "custom":
+                        numbers.append(part.data["n"])
+                proxy.cut_after = lambda: None
+                assert numbers == list(range(400))
+                assert len(set(ids)) == len(ids) == 401
+    assert proxy.cuts > 20
+    assert all(count > 5 for count in proxy.served.values())
+
+
+async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict[str, Any]) -> None:
+    """As it comes, with its own pauses."""
+    async with _two_replicas(shared) as urls:
+        proxy = CuttingProxy([_address(url) for url in urls])
+        async with proxy.running():
+            client = sdk(proxy.url, "alice")
+            thread = await client.threads.create()
+            numbers = []
+            async for part in client.runs.stream(
+                thread["thread_id"], "agent", input={"count": 100, "pause": 0.02}, stream_mode="custom"
+            ):
+                if part.event == "custom":
+                    numbers.append(part.data["n"])
+                    if len(numbers) == 20:
+                        proxy.cut()
+    assert numbers == list(range(100))
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_replay_meets_live_without_a_seam(shared: dict[str, Any]) -> None:
+    """Many joins at every moment of a run at full speed, at both replicas."""
+    async with _two_replicas(shared) as urls:
+        owner, other = (sdk(url, "alice") for url in urls)
+        thread = await owner.threads.create()
+        thread_id = thread["thread_id"]
+        run = await owner.runs.create(thread_id, "agent", input={"count": 1500, "pause": 0.0005}, stream_mode="custom")
+
+        async def joined(client: Any) -> list[int]:
+            parts = client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1")
+            return [part.data["n"] async for part in parts if part.event == "custom"]
+
+        joins = []
+        for number in range(30):
+            joins.append(asyncio.ensure_future(joined(owner if number % 2 else other)))
+            await asyncio.sleep(0.02)
+        for numbers in await asyncio.gather(*joins):
+            assert numbers == list(range(1500))
+
+
+async def test_a_run_is_seen_waited_for_and_cancelled_at_the_other_replica(shared: dict[str, Any]) -> None:
+    async with _two_replicas(shared) as urls:
+        owner, other = (sdk(url, "alice") for url in urls)
+        thread_id = (await owner.threads.create())["thread_id"]
+        quick = await owner.runs.create(thread_id, "agent", input={"count": 3})
+        assert (await other.runs.join(thread_id, quick["run_id"]))["total"] == 3
+        slow = await owner.runs.create(thread_id, "agent", input={"count": 1000, "pause": 0.05})
+        assert (await other.runs.get(thread_id, slow["run_id"]))["status"] in ("pending", "running")
+        began = time.monotonic()
+        await other.runs.cancel(thread_id, slow["run_id"], wait=True)
+        assert time.monotonic() - began < 5
+        assert (await owner.runs.get(thread_id, slow["run_id"]))["status"] == "interrupted"
+        assert [thread["thread_id"] for thread in await other.threads.search()] == [thread_id]
+        stranger = sdk(urls[1], "mallory")
+        assert await stranger.threads.search() == []
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            await stranger.runs.get(thread_id, slow["run_id"])
+        assert refused.value.response.status_code == 404
+
+
+async def test_a_thread_is_created_by_one_of_many(shared: dict[str, Any]) -> None:
+    async with _two_replicas(shared) as urls, httpx.AsyncClient() as client:
+        thread_id = str(uuid4())
+        answers = await asyncio.gather(
+            *(
+                client.post(f"{urls[n % 2]}/threads", json={"thread_id": thread_id}, headers={"x-user": f"user{n}"})
+                for n in range(20)
+            )
+        )
+    assert sorted(answer.status_code for answer in answers) == [200, *[409] * 19]
+
+
+@asynccontextmanager
+async def _process(shared: dict[str, Any]) -> AsyncIterator[tuple[asyncio.subprocess.Process, tuple[str, int]]]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.server_process",
+        json.dumps(shared),
+        cwd=TESTS,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        port = int(await asyncio.wait_for(process.stdout.readline(), 30))
+        await eventually(lambda: _is_up(port), timeout=30)
+        yield process, ("127.0.0.1", port)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        process._transport.close()  # type: ignore[attr-defined]  # its pipe is not closed otherwise
+
+
+async def _is_up(port: int) -> Any:
+    async with httpx.AsyncClient(timeout=5) as client:
+        try:
+            return (await client.get(f"http://127.0.0.1:{port}/ready")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.mark.parametrize(("lease_seconds", "limit"), [(10.0, 15.0), (3.0, 5.0)])
+async def test_the_run_of_a_killed_replica_ends_with_an_error(
+    shared: dict[str, Any], lease_seconds: float, limit: float
+) -> None:
+    config = {**shared, "gateway": {"lease_seconds": lease_seconds}}
+    async with _process(config) as (doomed, first), _process(config) as (_, second):
+        proxy = CuttingProxy([first, second])
+        async with proxy.running():
+            client = sdk(proxy.url, "alice")
+            thread_id = (await client.threads.create())["thread_id"]
+            owner = sdk(f"http://{first[0]}:{first[1]}", "alice")
+            run = await owner.runs.create(
+                thread_id, "agent", input={"count": 10_000, "pause": 0.02}, stream_mode="custom"
+            )
+            numbers, errors, killed = [], [], 0.0
+            async for part in client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
+                if part.event == "custom":
+                    numbers.append(part.data["n"])
+                if part.event == "error":
+                    errors.append(part.data)
+                if len(numbers) == 30 and not killed:
+                    doomed.kill()
+                    killed = time.monotonic()
+            seconds = time.monotonic() - killed
+            assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "error"
+            assert (await client.runs.join(thread_id, run["run_id"]))["__error__"] == errors[0]
+            assert (await client.threads.get(thread_id))["status"] == "error"
+            after = await client.runs.wait(thread_id, "agent", input={"count": 2})
+    assert numbers == list(range(len(numbers)))
+    assert [error["error"] for error in errors] == ["RunOrphaned"]
+    assert seconds < limit
+    assert after["total"] == 2  # type: ignore[call-overload]  # the SDK types values as a list too

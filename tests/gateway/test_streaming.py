@@ -1,0 +1,262 @@
+"""Streams and joins over a real server: what the official client sees, and what is on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import uuid4
+
+import httpx
+import orjson
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+from deerflow_replica import AppConfig, open_replica
+from deerflow_replica.gateway import create_app
+from deerflow_replica.replica import Replica
+from gateway.serving import IN_MEMORY, sdk, served
+from waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Serving:
+    url: str
+    client: LangGraphClient
+    replica: Replica
+
+    async def thread(self) -> str:
+        created = await self.client.threads.create()
+        return str(created["thread_id"])
+
+
+@pytest.fixture
+async def serving(replica: Replica, graphs: dict[str, Any]) -> AsyncIterator[Serving]:
+    async with served(create_app(replica, graphs)) as url:
+        yield Serving(url, sdk(url), replica)
+
+
+def _frames(text: str) -> list[dict[str, str]]:
+    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
+
+
+async def _get(url: str, cursor: str | None = None) -> tuple[httpx.Response, list[dict[str, str]]]:
+    headers = {} if cursor is None else {"last-event-id": cursor}
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.get(url, headers=headers)
+    return answer, _frames(answer.text)
+
+
+async def _finished(serving: Serving, count: int = 5, **body: Any) -> tuple[str, list[dict[str, str]]]:
+    thread_id = await serving.thread()
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.post(
+            f"{serving.url}/threads/{thread_id}/runs/stream",
+            json={"assistant_id": "agent", "input": {"count": count}, "stream_mode": ["custom"], **body},
+        )
+    assert answer.status_code == 200, answer.text
+    return f"{serving.url}{answer.headers['content-location']}", _frames(answer.text)
+
+
+async def test_the_official_client_streams_a_run(serving: Serving) -> None:
+    thread_id = await serving.thread()
+    created: list[Any] = []
+    parts = [
+        part
+        async for part in serving.client.runs.stream(
+            thread_id,
+            "agent",
+            input={"count": 3},
+            stream_mode=["custom", "values"],
+            on_run_created=created.append,
+        )
+    ]
+    assert [part.event for part in parts] == ["metadata", "values", "custom", "custom", "custom", "values"]
+    assert parts[0].data == {"run_id": created[0]["run_id"], "attempt": 1}
+    assert created[0]["thread_id"] == thread_id
+    assert [part.data["n"] for part in parts if part.event == "custom"] == [0, 1, 2]
+    assert (parts[-1].data or {})["total"] == 3
+    assert len({part.id for part in parts}) == len(parts)
+    run = await serving.client.runs.get(thread_id, created[0]["run_id"])
+    assert run["status"] == "success"
+    state = await serving.client.threads.get_state(thread_id)
+    assert state["values"]["total"] == 3  # type: ignore[call-overload]  # the SDK types values as a list too
+    joined = await serving.client.runs.join(thread_id, created[0]["run_id"])
+    assert joined["total"] == 3
+
+
+async def test_the_wire(serving: Serving) -> None:
+    thread_id = await serving.thread()
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.post(
+            f"{serving.url}/threads/{thread_id}/runs/stream",
+            json={"assistant_id": "agent", "input": {"count": 1}, "stream_mode": "custom"},
+        )
+    place = answer.headers["content-location"]
+    assert place.startswith(f"/threads/{thread_id}/runs/")
+    assert answer.headers["location"] == f"{place}/stream"
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert answer.headers["x-replica-id"] == serving.replica.replica_id
+    first, second = _frames(answer.text)
+    assert list(first) == ["event", "data", "id"]
+    assert (first["event"], orjson.loads(first["data"])["attempt"]) == ("metadata", 1)
+    assert (second["event"], second["data"]) == ("custom", '{"n":0}')
+    assert second["id"].split("-") == [first["id"].split("-")[0], "1"]
+
+
+async def test_a_failure_is_a_last_error_event(serving: Serving) -> None:
+    place, frames = await _finished(serving, count=1, input={"count": 1, "fail": "boom"})
+    assert [frame["event"] for frame in frames] == ["metadata", "custom", "error"]
+    assert orjson.loads(frames[-1]["data"]) == {"error": "RuntimeError", "message": "boom"}
+    _, again = await _get(f"{place}/stream", frames[1]["id"])
+    assert again == frames[2:]
+    _, nothing = await _get(f"{place}/stream", frames[2]["id"])
+    assert nothing == []
+
+
+async def test_an_end_event_only_where_it_is_wanted_and_never_after_an_error(graphs: dict[str, Any]) -> None:
+    config = AppConfig.from_mapping({**IN_MEMORY, "gateway": {"emit_end_event": True}})
+    async with open_replica(config) as replica, served(create_app(replica, graphs)) as url:
+        serving = Serving(url, sdk(url), replica)
+        _, good = await _finished(serving, count=1)
+        _, bad = await _finished(serving, count=1, input={"count": 0, "fail": "boom"})
+    assert good[-1] == {"event": "end", "data": "null"}
+    assert [frame["event"] for frame in bad] == ["metadata", "error"]
+
+
+async def test_the_cursor_table_of_a_run_that_is_over(serving: Serving) -> None:
+    place, frames = await _finished(serving)
+    url = f"{place}/stream"
+    foreign = "1700000000000000-3"
+    for cursor in (None, "nonsense", "01-1"):
+        answer, got = await _get(url, cursor)
+        assert (answer.status_code, got) == (200, [])
+    for cursor in ("-1", "0", "0-0"):
+        assert (await _get(url, cursor))[1] == frames
+    for index, frame in enumerate(frames):
+        assert (await _get(url, frame["id"]))[1] == frames[index + 1 :]
+    beyond = frames[-1]["id"].split("-")[0] + "-999"
+    for cursor in (foreign, beyond):
+        answer, [gap] = await _get(url, cursor)
+        assert (answer.status_code, gap["event"]) == (200, "error")
+        data = orjson.loads(gap["data"])
+        assert (data["error"], data["requested_event_id"]) == ("StreamGap", cursor)
+        assert data["earliest_available_event_id"] == frames[0]["id"]
+        assert "id" not in gap
+    await serving.replica.bridge.cleanup(place.rpartition("/")[2])
+    for cursor in (None, "nonsense", "-1"):
+        assert (await _get(url, cursor))[1] == []
+    for cursor in ("0", "0-0", frames[0]["id"], foreign):
+        _, [gap] = await _get(url, cursor)
+        assert orjson.loads(gap["data"])["error"] == "StreamGap"
+
+
+async def test_the_cursor_table_of_a_run_that_goes_on(serving: Serving) -> None:
+    thread_id = await serving.thread()
+    run = await serving.client.runs.create(
+        thread_id, "agent", input={"count": 60, "pause": 0.02}, stream_mode=["custom"]
+    )
+    url = f"{serving.url}/threads/{thread_id}/runs/{run['run_id']}/stream"
+    async with httpx.AsyncClient(timeout=20) as client, client.stream("GET", url, headers={"last-event-id": "-1"}) as s:
+        text = ""
+        async for chunk in s.aiter_text():
+            text += chunk
+            if text.count("\n\n") > 10:
+                break
+    seen = _frames(text[: text.rindex("\n\n") + 2])
+    answers = await asyncio.gather(
+        *(_get(url, cursor) for cursor in ("-1", "0", "0-0", seen[4]["id"], None, "nonsense", "1700000000000000-3"))
+    )
+    everything, zero, zero_zero, after, now, malformed, foreign = (frames for _, frames in answers)
+    assert everything == zero == zero_zero
+    assert [orjson.loads(frame["data"])["n"] for frame in everything[1:]] == list(range(60))
+    assert after == everything[5:]
+    for live in (now, malformed):
+        assert 0 < len(live) < 60 - 8
+        assert live == everything[-len(live) :]
+    assert orjson.loads(foreign[0]["data"])["error"] == "StreamGap"
+
+
+async def test_a_joined_stream_is_filtered_and_its_way_back_too(serving: Serving) -> None:
+    place, _ = await _finished(serving, stream_mode=["custom", "updates", "values"])
+    for query in ("stream_mode=updates", 'stream_mode=["updates"]'):
+        answer, frames = await _get(f"{place}/stream?{query}", "-1")
+        assert [frame["event"] for frame in frames] == ["metadata", "updates"]
+        assert answer.headers["location"].endswith("/stream?stream_mode=%5B%22updates%22%5D")
+    _, frames = await _get(f"{place}/stream?stream_mode=updates&stream_mode=custom", "-1")
+    assert [frame["event"] for frame in frames] == ["metadata", *["custom"] * 5, "updates"]
+    answer, _ = await _get(f"{place}/stream?stream_mode=events")
+    assert answer.status_code == 422
+
+
+async def test_a_run_that_waits_in_line_can_be_joined(serving: Serving) -> None:
+    thread_id = await serving.thread()
+    first = await serving.client.runs.create(thread_id, "agent", input={"count": 20, "pause": 0.02})
+    second = await serving.client.runs.create(thread_id, "agent", input={"count": 2}, stream_mode=["custom"])
+    assert (await serving.client.runs.get(thread_id, second["run_id"]))["status"] == "pending"
+    joined = [part async for part in serving.client.runs.join_stream(thread_id, second["run_id"])]
+    assert [part.event for part in joined] == ["metadata", "custom", "custom"]
+    assert (await serving.client.runs.get(thread_id, first["run_id"]))["status"] == "success"
+
+
+async def test_a_client_that_leaves_does_not_end_the_run_unless_it_said_so(serving: Serving) -> None:
+    async def leave(on_disconnect: Literal["continue", "cancel"]) -> tuple[str, str]:
+        thread_id = await serving.thread()
+        created: list[Any] = []
+        async for part in serving.client.runs.stream(
+            thread_id,
+            "agent",
+            input={"count": 40, "pause": 0.02},
+            stream_mode="custom",
+            on_disconnect=on_disconnect,
+            on_run_created=created.append,
+        ):
+            if part.event == "custom":
+                break
+        return thread_id, created[0]["run_id"]
+
+    async def status(thread_id: str, run_id: str) -> str:
+        async def over() -> Any:
+            found = (await serving.client.runs.get(thread_id, run_id))["status"]
+            return None if found in ("pending", "running") else found
+
+        return str(await eventually(over))
+
+    assert await status(*await leave("continue")) == "success"
+    assert await status(*await leave("cancel")) == "interrupted"
+
+
+async def test_the_client_follows_a_stream_that_was_cut(replica: Replica, graphs: dict[str, Any]) -> None:
+    app = create_app(replica, graphs)
+    async with served(app) as url:
+        client = sdk(url)
+        thread_id = str((await client.threads.create())["thread_id"])
+        numbers = []
+        async for part in client.runs.stream(
+            thread_id, "agent", input={"count": 60, "pause": 0.02}, stream_mode="custom"
+        ):
+            if part.event == "custom":
+                numbers.append(part.data["n"])
+            if len(numbers) == 10:
+                app.state.gateway.close_streams()
+    assert numbers == list(range(60))
+
+
+async def test_two_apps_with_their_own_replicas_never_meet(graphs: dict[str, Any]) -> None:
+    one, two = (AppConfig.from_mapping({**IN_MEMORY, "log_level": level}) for level in ("info", "debug"))
+    async with (
+        served(create_app(one, graphs), lifespan="on") as first,
+        served(create_app(two, graphs), lifespan="on") as second,
+    ):
+        thread_id = str(uuid4())
+        await sdk(first).threads.create(thread_id=thread_id)
+        assert await sdk(second).threads.search() == []
+        await sdk(second).threads.create(thread_id=thread_id)
+        assert await sdk(second).runs.wait(thread_id, "agent", input={"count": 2}) == {"count": 2, "total": 2}
+        assert await sdk(first).runs.list(thread_id) == []
