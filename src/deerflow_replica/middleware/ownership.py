@@ -37,7 +37,7 @@ class OwnershipState(AgentState[Any]):
     thread_ownership: NotRequired[Annotated[Checked, UntrackedValue, PrivateStateAttr]]
 
 
-class ThreadOwnershipMiddleware(AgentMiddleware[OwnershipState, DeerFlowContext, Any]):
+class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, Any]):
     """Claims the thread for the run's user before the agent starts, and touches it afterwards.
 
     A foreign thread raises `ThreadOwnershipError` before any model call; a run resumed after an interrupt is checked
@@ -55,27 +55,27 @@ class ThreadOwnershipMiddleware(AgentMiddleware[OwnershipState, DeerFlowContext,
         self.tools = []
         self._threads = threads
 
-    def before_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> dict[str, Any] | None:
+    def before_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> dict[str, Any] | None:
         context = checked_context(runtime)
         if not is_enabled(context):
             return None
         self._threads.runner.call(claim_for_run(self._threads, context))
         return {_MARK: mark_of(context)}
 
-    async def abefore_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> dict[str, Any] | None:
+    async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> dict[str, Any] | None:
         context = checked_context(runtime)
         if not is_enabled(context):
             return None
         await claim_for_run(self._threads, context)
         return {_MARK: mark_of(context)}
 
-    def after_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> None:
+    def after_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
         user_id = toucher(context)
         if user_id is not None:
             self._threads.runner.call(self._threads.update(context.thread_id, user_id=user_id))
 
-    async def aafter_agent(self, state: OwnershipState, runtime: Runtime[DeerFlowContext]) -> None:
+    async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
         user_id = toucher(context)
         if user_id is not None:
