@@ -31,7 +31,7 @@ HOMES = {
 
 def test_imports_point_down() -> None:
     """The contract is in pyproject.toml."""
-    assert lint_imports(str(PROJECT / "pyproject.toml"), no_cache=True, no_logo=True) == 0
+    assert lint_imports(str(PROJECT / "pyproject.toml"), no_cache=True) == 0
 
 
 def test_the_contract_is_not_empty(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_contract_is_not_empty(tmp_path: Path) -> None:
     layers = section[start:end].splitlines()
     upside_down = tmp_path / "upside_down.toml"
     upside_down.write_text(section[:start] + "\n".join(reversed(layers)) + "\n" + section[end:])
-    assert lint_imports(str(upside_down), no_cache=True, no_logo=True) == 1
+    assert lint_imports(str(upside_down), no_cache=True) == 1
 
 
 def test_drivers_are_imported_only_in_their_files() -> None:
