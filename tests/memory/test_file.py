@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deerflow_replica._drivers.files import lock_file
 from deerflow_replica.errors import MemoryCorruptError, StoreUnavailableError
 from deerflow_replica.memory import FileMemoryStorage
 from deerflow_replica.memory.file import file_name
+from waiting import eventually_sync
 
 SAVER = """
 import sys
@@ -50,6 +52,34 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
     document = FileMemoryStorage(tmp_path).load("coder", user_id="ann")
     assert {fact["id"] for fact in document["facts"]} == {f"{name}-{number}" for name in "ab" for number in range(50)}
     assert document["revision"] == 100
+
+
+RESTLESS = """
+import sys
+from deerflow_replica.memory import FileMemoryStorage
+
+storage = FileMemoryStorage(sys.argv[1])
+while True:
+    document = storage.load()
+    document["facts"].append({"id": str(len(document["facts"])), "content": "x" * 1000})
+    assert storage.save(document)
+"""
+
+
+def _has_passed(storage: FileMemoryStorage, revision: int) -> bool:
+    return bool(storage.load()["revision"] > revision)
+
+
+def test_a_process_killed_while_it_saves_leaves_a_whole_document_and_no_lock(tmp_path: Path) -> None:
+    storage = FileMemoryStorage(tmp_path)
+    for _ in range(3):
+        before = storage.load()["revision"]
+        with subprocess.Popen([sys.executable, "-c", RESTLESS, str(tmp_path)]) as saver:
+            eventually_sync(partial(_has_passed, storage, before + 5), timeout=30)
+            saver.kill()
+        document = storage.reload()
+        assert [fact["id"] for fact in document["facts"]] == [str(number) for number in range(len(document["facts"]))]
+        assert storage.save(document)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +260,7 @@ def test_max_facts_bounds_a_merge(tmp_path: Path) -> None:
     assert [fact["id"] for fact in storage.load()["facts"]] == ["2", "3"]
 
 
-@pytest.mark.parametrize("settings", [{"history": -1}, {"max_facts": -1}])
+@pytest.mark.parametrize("settings", [{"history": -1}, {"max_facts": -1}, {"lock_timeout_seconds": -1}])
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="negative"):
         FileMemoryStorage(tmp_path, **settings)
@@ -241,3 +271,10 @@ def test_no_name_can_be_mistaken_for_a_hashed_one() -> None:
     assert hashed.startswith("%sha256-")
     assert len(file_name("x" * 255)) == 255
     assert file_name(hashed) != hashed
+
+
+@pytest.mark.anyio
+async def test_the_loops_own_thread_may_call(storage: FileMemoryStorage) -> None:
+    assert storage.save({"facts": [{"id": "1"}]}, user_id="ann")
+    assert storage.load(user_id="ann")["facts"] == storage.reload(user_id="ann")["facts"] == [{"id": "1"}]
+    assert storage.clear_all(user_id="ann")["facts"] == []

@@ -42,6 +42,8 @@ class FileMemoryStorage(DocumentStorage):
         max_facts: int | None = None,
     ) -> None:
         super().__init__(history=history, max_facts=max_facts)
+        if lock_timeout_seconds < 0:
+            raise ValueError("lock_timeout_seconds must not be negative")
         self.base_dir = Path(base_dir).absolute()
         self._root = str(self.base_dir)
         self._lock_timeout_seconds = lock_timeout_seconds
