@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from hashlib import blake2b
 from typing import Annotated, Any, NotRequired
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -23,12 +22,22 @@ _MARK = "thread_ownership"
 
 
 class Checked(str):
-    """Which user was checked for which thread, as an opaque digest.
+    """Which user was checked for which thread; outwards only the word "checked".
 
     A type of its own: whatever comes from a client or a checkpoint is a plain `str` at best, and does not count.
     """
 
-    __slots__ = ()
+    thread_id: str
+    user_id: str | None
+
+    @classmethod
+    def of(cls, context: DeerFlowContext) -> Checked:
+        mark = cls("checked")
+        mark.thread_id, mark.user_id = context.thread_id, acting_user(context)
+        return mark
+
+    def covers(self, context: DeerFlowContext) -> bool:
+        return self.thread_id == context.thread_id and self.user_id == acting_user(context)
 
 
 class OwnershipState(AgentState[Any]):
@@ -60,26 +69,26 @@ class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext
         if not is_enabled(context):
             return None
         self._threads.runner.call(claim_for_run(self._threads, context))
-        return {_MARK: mark_of(context)}
+        return {_MARK: Checked.of(context)}
 
     async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> dict[str, Any] | None:
         context = checked_context(runtime)
         if not is_enabled(context):
             return None
         await claim_for_run(self._threads, context)
-        return {_MARK: mark_of(context)}
+        return {_MARK: Checked.of(context)}
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
         user_id = toucher(context)
         if user_id is not None:
-            self._threads.runner.call(self._threads.update(context.thread_id, user_id=user_id))
+            self._threads.runner.call(self._threads.touch(context.thread_id, user_id=user_id))
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
         user_id = toucher(context)
         if user_id is not None:
-            await self._threads.update(context.thread_id, user_id=user_id)
+            await self._threads.touch(context.thread_id, user_id=user_id)
 
     def wrap_model_call(
         self,
@@ -138,12 +147,7 @@ def unchecked_context(request: ModelRequest[DeerFlowContext] | ToolCallRequest) 
     if not is_enabled(context):
         return None
     mark = request.state.get(_MARK) if isinstance(request.state, Mapping) else None
-    return None if type(mark) is Checked and mark == mark_of(context) else context
-
-
-def mark_of(context: DeerFlowContext) -> Checked:
-    checked = repr((context.thread_id, acting_user(context)))
-    return Checked(blake2b(checked.encode(errors="backslashreplace"), digest_size=16).hexdigest())
+    return None if type(mark) is Checked and mark.covers(context) else context
 
 
 def is_enabled(context: DeerFlowContext) -> bool:

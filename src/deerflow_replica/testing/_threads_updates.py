@@ -54,6 +54,21 @@ class UpdateContract(ThreadMapFixtures):
         assert still is not None
         assert (still.updated_at, still.version) == (record.updated_at, 30)
 
+    async def test_touch_is_an_update_without_fields(self, threads: ThreadMap) -> None:
+        record = await claimed(threads, "t", "ann", metadata={"a": 1}, ttl_seconds=100)
+        assert await threads.touch("t", user_id="bob") is False
+        assert await threads.touch("missing", user_id="ann") is False
+        assert await threads.get("t", user_id="ann") == record
+        assert await threads.touch("t", user_id="ann") is True
+        touched = await threads.get("t", user_id="ann")
+        assert touched is not None
+        assert touched.updated_at > record.updated_at
+        assert touched.expires_at is not None
+        assert record.expires_at is not None
+        assert touched.expires_at > record.expires_at
+        assert (touched.version, touched.metadata) == (2, {"a": 1})
+        assert (await threads.list("ann")).items == (touched,)
+
     async def test_an_update_never_makes_a_thread(self, threads: ThreadMap) -> None:
         assert await threads.update("t", user_id="ann", status="x") is None
         assert await threads.check_access("t", "bob", require_existing=False)

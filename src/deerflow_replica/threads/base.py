@@ -226,6 +226,11 @@ class ThreadMap(ABC):
         )
         return await self._apply(key, rules.update(user, changes))
 
+    async def touch(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> bool:
+        """`update` without fields, for callers who do not need the record: False when it is missing or foreign."""
+        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
+        return await self._apply(key, rules.touch(user, _change_name()))
+
     async def transfer(
         self, thread_id: str | UUID, from_user_id: str, to_user_id: str, *, if_version: int | None = None
     ) -> bool:

@@ -6,7 +6,7 @@ import threading
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from .._sync import InlineRunner
 from . import rules
@@ -18,6 +18,8 @@ from .rules import NewThread, Row, Rule
 from .values import SortBy
 
 T = TypeVar("T")
+
+_Entry: TypeAlias = tuple[str, tuple[int, str]]
 
 _SORT_KEYS: tuple[SortBy, ...] = ("updated_at", "created_at")
 
@@ -114,21 +116,31 @@ class _Tenant:
         return self._orders.get((user_id, sort_by), [])
 
     def store(self, row: Row) -> None:
-        self.remove(row.thread_id)
+        before = self.rows.get(row.thread_id)
         self.rows[row.thread_id] = row
-        if row.deleted_at is None:
-            for sort_by in _SORT_KEYS:
-                insort(self._orders.setdefault((row.user_id, sort_by), []), position(row, sort_by))
+        for sort_by in _SORT_KEYS:
+            old, new = _entry(before, sort_by), _entry(row, sort_by)
+            if old != new:
+                self._drop(old, sort_by)
+                self._add(new, sort_by)
 
     def remove(self, key: str) -> None:
         row = self.rows.pop(key, None)
-        if row is None or row.deleted_at is not None:
-            return
         for sort_by in _SORT_KEYS:
-            order = self._orders[row.user_id, sort_by]
-            del order[bisect_left(order, position(row, sort_by))]
-            if not order:
-                del self._orders[row.user_id, sort_by]
+            self._drop(_entry(row, sort_by), sort_by)
+
+    def _add(self, entry: _Entry | None, sort_by: SortBy) -> None:
+        if entry is not None:
+            insort(self._orders.setdefault((entry[0], sort_by), []), entry[1])
+
+    def _drop(self, entry: _Entry | None, sort_by: SortBy) -> None:
+        if entry is None:
+            return
+        user_id, place = entry
+        order = self._orders[user_id, sort_by]
+        del order[bisect_left(order, place)]
+        if not order:
+            del self._orders[user_id, sort_by]
 
     def walk(self, query: Query) -> Iterator[Row]:
         """The user's rows strictly after the query's place, in its order."""
@@ -153,3 +165,8 @@ def _matches(row: Row, filters: Filters, now: int) -> bool:
         and (filters.ids is None or row.thread_id in filters.ids)
         and (filters.metadata == "{}" or metadata_matches(row.metadata, filters.metadata))
     )
+
+
+def _entry(row: Row | None, sort_by: SortBy) -> _Entry | None:
+    """In whose list a row stands, and where; None: in nobody's."""
+    return None if row is None or row.deleted_at is not None else (row.user_id, position(row, sort_by))

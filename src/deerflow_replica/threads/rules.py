@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from ..errors import VersionConflictError
 from .validation import MAX_MICROSECONDS, fitting, json_text
@@ -22,8 +21,7 @@ BUSY = "busy"  # a busy thread does not expire
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A thread as it is stored. `deleted_at` makes it a tombstone; `change` names the write that made it what it is."""
 
     thread_id: str
@@ -41,8 +39,7 @@ class Row:
     change: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class Outcome(NamedTuple, Generic[T]):
     """What a rule decided: the caller's answer and the row to store instead; `removed`: no row at all."""
 
     answer: T
@@ -53,8 +50,7 @@ class Outcome(Generic[T]):
 Rule: TypeAlias = Callable[[int, Row | None], Outcome[T]]
 
 
-@dataclass(frozen=True, slots=True)
-class NewThread:
+class NewThread(NamedTuple):
     """The fields of a thread that a claim makes if there is none."""
 
     user_id: str
@@ -83,8 +79,7 @@ class NewThread:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """The fields of an update."""
 
     assistant_id: str | Unset | None
@@ -163,6 +158,17 @@ def update(user_id: str | AnyUser, changes: Changes) -> Rule[ThreadRecord | None
     return rule
 
 
+def touch(user_id: str | AnyUser, change: str) -> Rule[bool]:
+    def rule(now: int, row: Row | None) -> Outcome[bool]:
+        if visible(row, now, user_id) is None or row is None:
+            return Outcome(False)
+        if row.change == change:
+            return Outcome(True)
+        return Outcome(True, _touched(row, now)._replace(version=row.version + 1, change=change))
+
+    return rule
+
+
 def transfer(from_user_id: str, to_user_id: str, if_version: int | None, change: str) -> Rule[bool]:
     def rule(now: int, row: Row | None) -> Outcome[bool]:
         if row is not None and row.change == change:
@@ -172,7 +178,7 @@ def transfer(from_user_id: str, to_user_id: str, if_version: int | None, change:
             return Outcome(False)
         if from_user_id == to_user_id:
             return Outcome(True)
-        return Outcome(True, replace(row, user_id=to_user_id, version=row.version + 1, change=change))
+        return Outcome(True, row._replace(user_id=to_user_id, version=row.version + 1, change=change))
 
     return rule
 
@@ -191,8 +197,7 @@ def delete(user_id: str | AnyUser, tombstone: int, change: str) -> Rule[bool]:
 
 def buried(row: Row, ended: int, change: str) -> Row:
     """The tombstone of a thread: id, former owner, time, and nothing else."""
-    return replace(
-        row,
+    return row._replace(
         assistant_id=None,
         display_name=None,
         status="idle",
@@ -221,21 +226,23 @@ def record_of(row: Row) -> ThreadRecord:
 
 
 def _updated(row: Row, changes: Changes, now: int) -> Row:
-    updated_at = max(now, row.updated_at + 1) if changes.touch else row.updated_at
-    ttl = row.ttl if changes.ttl is UNSET else changes.ttl
-    renewed = changes.touch or changes.ttl is not UNSET
-    return replace(
-        row,
+    if changes.ttl is not UNSET:
+        row = row._replace(ttl=changes.ttl, expires_at=_expiry(now, changes.ttl))
+    if changes.touch:
+        row = _touched(row, now)
+    return row._replace(
         assistant_id=row.assistant_id if changes.assistant_id is UNSET else changes.assistant_id,
         display_name=row.display_name if changes.display_name is UNSET else changes.display_name,
         status=row.status if changes.status is UNSET else changes.status,
         metadata=_merged(row.metadata, changes),
-        updated_at=updated_at,
         version=row.version + 1,
-        ttl=ttl,
-        expires_at=_expiry(now, ttl) if renewed else row.expires_at,
         change=changes.change,
     )
+
+
+def _touched(row: Row, now: int) -> Row:
+    """Strictly later than before, whatever the clock says, and its expiry renewed."""
+    return row._replace(updated_at=max(now, row.updated_at + 1), expires_at=_expiry(now, row.ttl))
 
 
 def _merged(stored: str, changes: Changes) -> str:

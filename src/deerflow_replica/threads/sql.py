@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from .._drivers.statements import load_statements, quoted
@@ -14,7 +14,6 @@ from .values import SortBy, SortOrder
 
 _BEYOND: tuple[tuple[SortOrder, str, str], ...] = (("desc", "<", "DESC"), ("asc", ">", "ASC"))
 _SORTS: tuple[SortBy, ...] = ("updated_at", "created_at")
-_ROW_FIELDS = tuple(field.name for field in fields(Row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def statements_of(file: str, table: str, schema: str | None = None) -> Statement
 
 
 def row_parameters(tenant: str, row: Row) -> dict[str, Any]:
-    return {"tenant": tenant} | {name: getattr(row, name) for name in _ROW_FIELDS}
+    return {"tenant": tenant, **row._asdict()}
 
 
 def page_parameters(tenant: str, query: Query) -> dict[str, Any]:
