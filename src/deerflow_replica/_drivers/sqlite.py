@@ -56,6 +56,11 @@ class SqliteDatabase:
             await self.runner.acall(self._close())
         await self._release_thread()
 
+    async def touch(self) -> None:
+        """Find out whether the file can be used; leaves it, in WAL mode, and nothing open."""
+        await self.open()
+        await self.close()
+
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self.runner.acall(self._read(work))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -45,9 +44,9 @@ def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None
 
     PostgreSQL savers do one operation at a time per object, pool or not: over a pool, each run gets a lock of its own.
     """
-    own = copy.copy(saver)
-    own.__class__ = type(f"Fenced{type(saver).__name__}", (_Fence, type(saver)), {})
-    own.check_lease = check_lease  # type: ignore[attr-defined]  # its class has _Fence in it now
+    kind = type(f"Fenced{type(saver).__name__}", (_Fence, type(saver)), {})
+    own: BaseCheckpointSaver[Any] = object.__new__(kind)
+    own.__dict__.update(saver.__dict__, check_lease=check_lease)
     if hasattr(getattr(saver, "conn", None), "getconn"):
-        own.lock = asyncio.Lock()  # type: ignore[attr-defined]  # a saver over a pool has one
+        own.__dict__["lock"] = asyncio.Lock()
     return own

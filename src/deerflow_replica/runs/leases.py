@@ -71,9 +71,8 @@ class LeaseKeeper:
     async def keep(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
-            while not await self.renew():
-                await asyncio.sleep(_RETRY_SECONDS)
+            answered = await self.renew()
+            await asyncio.sleep(self._lease_seconds / 3 if answered else _RETRY_SECONDS)
 
     async def renew(self) -> bool:
         """Renew everything once. False: the database did not answer."""

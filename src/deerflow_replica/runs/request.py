@@ -22,8 +22,9 @@ class RunRequest:
     """Everything that a run needs. The caller has checked who may use the thread.
 
     `open_graph` is entered in the run's own task and yields the compiled graph; a checkpointer on it is fenced by the
-    run's lease. `context_for(graph)` is what the graph gets as `context=`. `input` may be a `Command`. `kwargs` is the JSON that the row keeps. `thread_metadata` is merged into
-    the thread's row. Without `create_thread` an unknown thread is a `LookupError`.
+    run's lease. `context_for(graph)` is what the graph gets as `context=`. `input` may be a `Command`. `config` is
+    whole: the caller has put `thread_id` and `run_id` into `configurable`. `kwargs` is the JSON that the row keeps.
+    `thread_metadata` is merged into the thread's row. Without `create_thread` an unknown thread is a `LookupError`.
     """
 
     open_graph: OpenGraph

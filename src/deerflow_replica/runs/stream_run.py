@@ -58,6 +58,7 @@ async def stream_run(
         await bridge.publish(run_id, event, data)
 
     try:
+        await publish("metadata", first_event(run_id))
         result = await graph_run.publish_to(publish)
     except asyncio.CancelledError:
         await _end_after(bridge, run_id, None, "cancelled")
@@ -90,8 +91,7 @@ class GraphRun:
         self._interrupts: list[Any] | None = None
 
     async def publish_to(self, publish: Publish) -> RunResult:
-        """Run the graph; `metadata` comes first. Its own exception passes; no END and no `error` is published."""
-        await publish("metadata", {"run_id": self.run_id, "attempt": 1})
+        """Run the graph and publish what it streams, nothing else. Its own exception passes."""
         async with aclosing(self._stream()) as chunks:
             async for chunk in chunks:
                 namespace, mode, data = chunk if self.subgraphs else ((), *chunk)
@@ -123,6 +123,11 @@ class GraphRun:
             self._values = _without_interrupts(data)
         elif mode == "updates" and (interrupts := interrupts_of(data)) is not None:
             self._interrupts = [*(self._interrupts or ()), *interrupts]
+
+
+def first_event(run_id: str) -> dict[str, Any]:
+    """The data of `metadata`, which every stream begins with."""
+    return {"run_id": run_id, "attempt": 1}
 
 
 def error_data(error: BaseException) -> dict[str, str]:

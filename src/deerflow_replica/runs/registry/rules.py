@@ -60,9 +60,9 @@ def contains(document: Any, part: Any) -> bool:
     return isinstance(document, bool) == isinstance(part, bool) and bool(document == part)
 
 
-def succeeded(values: Json | None, interrupts: Mapping[str, Any]) -> RunOutcome:
-    """A graph that stopped at an interrupt is a successful run that leaves an interrupted thread."""
-    status: ThreadStatus = "interrupted" if interrupts else "idle"
+def succeeded(values: Json | None, interrupts: Mapping[str, Any], *, stopped: bool = False) -> RunOutcome:
+    """A graph that stopped at an interrupt, or before or after a node, succeeded and leaves an interrupted thread."""
+    status: ThreadStatus = "interrupted" if stopped or interrupts else "idle"
     return RunOutcome("success", status, values=values, interrupts=interrupts)
 
 
@@ -72,6 +72,13 @@ def failed(error: Json) -> RunOutcome:
 
 def cancelled() -> RunOutcome:
     return RunOutcome("interrupted", "interrupted")
+
+
+def end_reason(status: RunStatus, *, orphaned: bool = False) -> str:
+    """The reason that END carries."""
+    if orphaned:
+        return "orphaned"
+    return {"success": "done", "interrupted": "cancelled"}.get(status, "error")
 
 
 def page(limit: int, offset: int) -> None:

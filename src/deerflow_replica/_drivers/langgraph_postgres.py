@@ -1,0 +1,90 @@
+"""LangGraph's own saver and store on PostgreSQL: over a pool on the caller's loop, set up by one replica at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from .._extras import extra
+from .postgres import exclusive, postgres_errors
+from .statements import quoted
+
+with extra("postgres"):
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+    from langgraph.store.postgres.aio import AsyncPostgresStore
+    from psycopg import AsyncConnection
+    from psycopg.rows import dict_row
+    from psycopg_pool import AsyncConnectionPool
+
+if TYPE_CHECKING:
+    from psycopg.rows import DictRow
+
+    DictConnection = AsyncConnection[DictRow]
+    DictPool = AsyncConnectionPool[DictConnection]
+
+
+async def reach(dsn: str, schemas: list[str]) -> None:
+    """Connect once and make sure that the schemas are there. A server that is down fails at once, with its reason."""
+    with postgres_errors():
+        async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+            for schema in schemas:
+                cursor = await connection.execute("SELECT to_regnamespace(%s) IS NULL", [quoted(schema)])
+                row = await cursor.fetchone()
+                if row is not None and row[0]:
+                    async with exclusive(connection, "deerflow_replica:schema"):
+                        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}".encode())
+
+
+@asynccontextmanager
+async def open_pool(dsn: str, schema: str | None, *, max_size: int, timeout_seconds: float) -> AsyncIterator[DictPool]:
+    """A pool as LangGraph wants it, in `schema`. A connection that died is replaced before it is used."""
+
+    async def configure(connection: DictConnection) -> None:
+        if schema:
+            await connection.execute(f"SET search_path TO {quoted(schema)}".encode())
+
+    pool: DictPool = AsyncConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=max(2, max_size),
+        timeout=timeout_seconds,
+        kwargs={"autocommit": True, "prepare_threshold": None, "row_factory": dict_row},
+        configure=configure,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+    )
+    with postgres_errors():
+        await pool.open(wait=True, timeout=timeout_seconds)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def saver_on(pool: DictPool, dsn: str) -> AsyncPostgresSaver:
+    saver = AsyncPostgresSaver(pool)
+    await _alone(dsn, saver.setup)
+    return saver
+
+
+@asynccontextmanager
+async def store_on(pool: DictPool, dsn: str, options: Mapping[str, Any]) -> AsyncIterator[AsyncPostgresStore]:
+    from .langgraph_batching import stop_batching
+
+    store = AsyncPostgresStore(pool, **options)
+    try:
+        await _alone(dsn, store.setup)
+        yield store
+    finally:
+        await stop_batching(store)
+
+
+async def _alone(dsn: str, set_up: Callable[[], Awaitable[None]]) -> None:
+    """LangGraph's migrations do not expect company."""
+    with postgres_errors():
+        async with (
+            await AsyncConnection.connect(dsn, autocommit=True) as connection,
+            exclusive(connection, "deerflow_replica:langgraph"),
+        ):
+            await set_up()

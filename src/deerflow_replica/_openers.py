@@ -1,0 +1,178 @@
+"""The parts of a replica, as its configuration names them, over the connections that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._drivers.databases import Databases
+from ._reach import reach_all
+from .config import AppConfig
+from .config.targets import Target, target_of
+from .counters.opening import open_model_counters
+from .errors import ConfigError, ConfigProblem
+from .memory.opening import open_memory_storage
+from .runs.registry.opening import run_registry
+from .stream.open import open_stream_bridge
+from .threads.opening import open_thread_map
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.store.base import BaseStore
+
+    from .counters.base import ModelCounters
+    from .memory.base import MemoryStorage
+    from .runs.registry.base import RunRegistry
+    from .stream.base import StreamBridge
+    from .threads.base import ThreadMap
+
+_NOT_YET = {"mongo", "redis"}
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """The parts that the caller brought: they are used and left open."""
+
+    bridge: StreamBridge | None = None
+    store: BaseStore | None = None
+    memory: MemoryStorage | None = None
+    threads: ThreadMap | None = None
+    counters: ModelCounters | None = None
+    checkpointer: BaseCheckpointSaver[Any] | None = None
+
+    def sections_to_open(self) -> list[str]:
+        """The sections whose databases are needed; the run registry's always."""
+        sections = {
+            "checkpointer": self.checkpointer,
+            "store": self.store,
+            "user_thread_mapping": self.threads,
+            "model_feedback": self.counters,
+        }
+        return ["database", *(section for section, part in sections.items() if part is None)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a replica consists of."""
+
+    bridge: StreamBridge
+    store: BaseStore
+    memory: MemoryStorage
+    threads: ThreadMap
+    counters: ModelCounters
+    checkpointer: BaseCheckpointSaver[Any]
+    runs: RunRegistry
+
+
+async def open_parts(config: AppConfig, replica_id: str, borrowed: Borrowed, stack: AsyncExitStack) -> Parts:
+    """Reach every server, then open on `stack` what was not brought; connections first, so that they close last."""
+    enter = stack.enter_async_context
+    bridge = await _reached(config, borrowed, stack)
+    timeout, size = connect_timeout(config), config.database.pool_size
+    databases = Databases(timeout_seconds=timeout, pool_size=size)
+    shared = Connections(config, databases, stack)
+    checkpointer, store, memory = borrowed.checkpointer, borrowed.store, borrowed.memory
+    threads, counters = borrowed.threads, borrowed.counters
+    if checkpointer is None:
+        checkpointer = await open_checkpointer(shared)
+    if store is None:
+        store = await open_store(shared)
+    if memory is None:
+        memory = await enter(open_memory_storage(config, store=store))
+    if threads is None:
+        threads = await enter(open_thread_map(config, databases=databases))
+    if counters is None:
+        counters = await enter(open_model_counters(config, databases=databases, replica_id=replica_id))
+    runs = await enter(run_registry(config, databases))
+    return Parts(bridge, store, memory, threads, counters, checkpointer, runs)
+
+
+async def _reached(config: AppConfig, borrowed: Borrowed, stack: AsyncExitStack) -> StreamBridge:
+    sections = borrowed.sections_to_open()
+    if borrowed.bridge is not None:
+        await reach_all(config, sections, None)
+        return borrowed.bridge
+    bridges: list[StreamBridge] = []
+
+    async def connect() -> None:
+        bridges.append(await stack.enter_async_context(open_stream_bridge(config)))
+
+    await reach_all(config, sections, connect)
+    return bridges[0]
+
+
+@dataclass
+class Connections:
+    """What the parts of one replica share on its loop: a pool for each PostgreSQL DSN and schema."""
+
+    config: AppConfig
+    databases: Databases
+    stack: AsyncExitStack
+
+    def __post_init__(self) -> None:
+        self._pools: dict[tuple[str, str | None], Any] = {}
+
+    async def pool(self, target: Target) -> Any:
+        from ._drivers.langgraph_postgres import open_pool
+
+        where = (target.url, target.schema)
+        if where not in self._pools:
+            pool = open_pool(
+                *where, max_size=self.config.database.pool_size, timeout_seconds=connect_timeout(self.config)
+            )
+            self._pools[where] = await self.stack.enter_async_context(pool)
+        return self._pools[where]
+
+
+def connect_timeout(config: AppConfig) -> float:
+    return config.replica.connect_timeout_seconds
+
+
+async def open_checkpointer(shared: Connections) -> BaseCheckpointSaver[Any]:
+    """LangGraph's own saver, by `checkpointer`, else by `database`."""
+    target = target_of(shared.config, "checkpointer")
+    if target.kind == "postgres":
+        from ._drivers.langgraph_postgres import saver_on
+
+        return await saver_on(await shared.pool(target), target.url)
+    if target.kind == "sqlite":
+        from ._drivers.langgraph_sqlite import open_saver
+
+        saver = open_saver(target.url, timeout_seconds=connect_timeout(shared.config))
+        return await shared.stack.enter_async_context(saver)
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    return InMemorySaver()
+
+
+async def open_store(shared: Connections) -> BaseStore:
+    """LangGraph's own store of `store.type`."""
+    target, options = target_of(shared.config, "store"), _store_options(shared.config)
+    if target.kind in _NOT_YET:
+        raise ConfigError(ConfigProblem("store.type", f"{target.kind} is not available yet"))
+    if target.kind == "postgres":
+        from ._drivers.langgraph_postgres import store_on
+
+        pool = await shared.pool(target)
+        return await shared.stack.enter_async_context(store_on(pool, target.url, options))
+    if target.kind == "sqlite":
+        from ._drivers import langgraph_sqlite
+
+        store = langgraph_sqlite.open_store(target.url, options, timeout_seconds=connect_timeout(shared.config))
+        return await shared.stack.enter_async_context(store)
+    from langgraph.store.memory import InMemoryStore
+
+    return InMemoryStore(**{name: value for name, value in options.items() if name == "index"})
+
+
+def _store_options(config: AppConfig) -> dict[str, Any]:
+    given = {"index": config.store.index, "ttl": config.store.ttl}
+    return {name: _plain(value) for name, value in given.items() if value}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value

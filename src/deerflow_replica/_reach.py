@@ -1,0 +1,89 @@
+"""Reaching every server that a configuration names, all at once, and saying which ones cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from .config import AppConfig
+from .config.targets import Target, masked, place_of, target_of
+from .errors import ReplicaError, StoreUnavailableError, StreamUnavailableError
+
+Connect = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    target: Target
+    connect: Connect
+
+
+async def reach_all(config: AppConfig, sections: Sequence[str], connect_bridge: Connect | None) -> None:
+    """Reach the bridge, by `connect_bridge`, and every database and file that the sections name.
+
+    Raises `StreamUnavailableError` if the bridge's server is among those that cannot be reached, else
+    `StoreUnavailableError`, within `replica.connect_timeout_seconds`: one line for each, the bridge's first. Nothing is
+    still being tried when it returns.
+    """
+    attempts = [_Attempt(target_of(config, "stream_bridge"), connect_bridge)] if connect_bridge else []
+    attempts += _attempts([target_of(config, section) for section in sections])
+    outcomes = await asyncio.gather(*(_within(config, one.connect) for one in attempts), return_exceptions=True)
+    failed = [(one.target, error) for one, error in zip(attempts, outcomes, strict=True) if error is not None]
+    for _, error in failed:
+        if not isinstance(error, (StreamUnavailableError, StoreUnavailableError, TimeoutError)):
+            raise error
+    if failed:
+        lines = "\n".join(_line(config, target, error) for target, error in failed)
+        kind = StreamUnavailableError if failed[0][0].key.startswith("stream_bridge") else StoreUnavailableError
+        raise kind(lines) from _cause(failed[0][1])
+
+
+async def _within(config: AppConfig, connect: Connect) -> None:
+    async with asyncio.timeout(config.replica.connect_timeout_seconds):
+        await connect()
+
+
+def _attempts(targets: Sequence[Target]) -> list[_Attempt]:
+    """One for each server or file, under the first key that held it."""
+    distinct: dict[str, list[Target]] = {}
+    for target in targets:
+        if target.kind in ("sqlite", "postgres") and target.url != ":memory:":
+            distinct.setdefault(target.url, []).append(target)
+    return [_Attempt(same[0], _connect(same)) for same in distinct.values()]
+
+
+def _connect(same: Sequence[Target]) -> Connect:
+    url = same[0].url
+    if same[0].kind == "sqlite":
+        from ._drivers.sqlite import SqliteDatabase
+
+        return SqliteDatabase(url).touch
+    schemas = sorted({target.schema for target in same if target.schema})
+
+    async def connect() -> None:
+        from ._drivers.langgraph_postgres import reach
+
+        await reach(url, schemas)
+
+    return connect
+
+
+def _line(config: AppConfig, target: Target, error: BaseException) -> str:
+    verb = "cannot use" if target.kind == "sqlite" else "cannot reach"
+    text = f"{target.key}: {verb} {masked(target.url)}: {masked(_reason(config, error))}"
+    place = place_of(config, target.key)
+    return f"{place} {text}" if place else text
+
+
+def _reason(config: AppConfig, error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {config.replica.connect_timeout_seconds:g} seconds"
+    cause = _cause(error) or error
+    text = str(cause).strip() or type(cause).__name__
+    return text.splitlines()[0]
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The driver's own error."""
+    return error.__cause__ if isinstance(error, ReplicaError) else error

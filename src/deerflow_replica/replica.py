@@ -1,0 +1,264 @@
+"""One replica, one handle: everything that a configuration names, opened, and closed again."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import warnings
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langchain_core.utils.uuid import uuid7
+
+from ._checks import CheckResult, check_parts
+from ._openers import Borrowed, Parts, open_parts
+from .config import AppConfig
+from .context import DeerFlowContext
+from .errors import ReplicaError
+from .runs.manager import RunManager
+from .runs.registry.base import RunRegistry
+from .runs.registry.documents import to_json
+from .runs.registry.records import MultitaskStrategy
+from .runs.request import Run, RunRequest, opened
+from .threads.access import acting_user, claim_for_run
+
+if TYPE_CHECKING:
+    from langchain.agents.middleware import AgentMiddleware
+    from langchain_core.language_models import BaseChatModel
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.store.base import BaseStore
+
+    from .counters.base import ModelCounters
+    from .memory.base import MemoryStorage
+    from .stream.base import StreamBridge, StreamItem
+    from .threads.base import ThreadMap
+
+
+class Replica:
+    """The parts of one open replica, and runs on it. Made by `open_replica`; after it closed, every method raises
+    `ReplicaError`.
+    """
+
+    def __init__(self, config: AppConfig, replica_id: str, parts: Parts, manager: RunManager) -> None:
+        self._config = config
+        self._replica_id = replica_id
+        self._parts = parts
+        self._manager = manager
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"Replica({self._replica_id!r}{', closed' if self._is_closed else ''})"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_closed", True):
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+    @property
+    def config(self) -> AppConfig:
+        return self._config
+
+    @property
+    def replica_id(self) -> str:
+        """`replica.id` with a random part: new each time a replica is opened."""
+        return self._replica_id
+
+    @property
+    def bridge(self) -> StreamBridge:
+        return self._parts.bridge
+
+    @property
+    def store(self) -> BaseStore:
+        return self._parts.store
+
+    @property
+    def memory(self) -> MemoryStorage:
+        return self._parts.memory
+
+    @property
+    def threads(self) -> ThreadMap:
+        return self._parts.threads
+
+    @property
+    def counters(self) -> ModelCounters:
+        return self._parts.counters
+
+    @property
+    def checkpointer(self) -> BaseCheckpointSaver[Any]:
+        """LangGraph's own saver. Runs write through one of their own, over the same connections."""
+        return self._parts.checkpointer
+
+    @property
+    def runs(self) -> RunRegistry:
+        return self._parts.runs
+
+    def middleware(
+        self, extra: Sequence[AgentMiddleware[Any, Any]] = (), *, models: Mapping[str, BaseChatModel] | None = None
+    ) -> list[AgentMiddleware[Any, Any]]:
+        """New middlewares in the right order: ownership, `extra`, memory and, innermost, the counter.
+
+        So the counter sees each attempt and the model finally chosen. `ValueError` for `models`: routing is not
+        available yet.
+        """
+        from .middleware.counter import ModelCounterMiddleware
+        from .middleware.memory import MemoryMiddleware
+        from .middleware.ownership import ThreadOwnershipMiddleware
+
+        self._check_open()
+        if models is not None:
+            raise ValueError("models: routing is not available yet")
+        before = [ThreadOwnershipMiddleware(self.threads), *extra, MemoryMiddleware(self.memory)]
+        counted = self._config.model_feedback.enabled
+        return [*before, ModelCounterMiddleware(self.counters)] if counted else before
+
+    def context(
+        self,
+        *,
+        thread_id: str | UUID,
+        user_id: str | None = None,
+        agent_name: str | None = None,
+        run_id: str | UUID | None = None,
+    ) -> DeerFlowContext:
+        """The context of a run here. `ContextError` for values that cannot be meant."""
+        self._check_open()
+        return DeerFlowContext(self._config, thread_id, agent_name, user_id, run_id)  # type: ignore[arg-type]  # UUIDs become text
+
+    async def start_run(
+        self,
+        graph: Any,
+        input: Any,
+        *,
+        thread_id: str | UUID,
+        user_id: str | None = None,
+        agent_name: str | None = None,
+        run_id: str | UUID | None = None,
+        config: Mapping[str, Any] | None = None,
+        stream_mode: str | Sequence[str] = "values",
+        subgraphs: bool = False,
+        multitask_strategy: MultitaskStrategy = "enqueue",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Start a run in the background and return; its events go to the bridge.
+
+        Raises before the graph is entered: `ThreadOwnershipError`, `RunConflictError` (`reject` on a busy thread, or a
+        run id that is taken), `ValueError` for an unknown mode or strategy. A graph that fails gives an `error` event,
+        END and status `error`.
+        """
+        context = self.context(
+            thread_id=thread_id, user_id=user_id, agent_name=agent_name, run_id=run_id or str(uuid7())
+        )
+        await claim_for_run(self.threads, context)
+        return await self._manager.start(
+            RunRequest(
+                open_graph=opened(graph),
+                context_for=lambda _: context,
+                input=input,
+                thread_id=context.thread_id,
+                run_id=context.run_id,
+                user_id=acting_user(context),
+                config=_run_config(config or {}, context),
+                stream_mode=stream_mode,
+                subgraphs=subgraphs,
+                multitask_strategy=multitask_strategy,
+                metadata=metadata or {},
+                kwargs=_kwargs(input, stream_mode, subgraphs=subgraphs),
+            )
+        )
+
+    async def stream_run(self, graph: Any, input: Any, **arguments: Any) -> AsyncGenerator[StreamItem, None]:
+        """Start a run, with the arguments of `start_run`, and yield its events up to and with END.
+
+        Leaving the iterator does not cancel the run.
+        """
+        run = await self.start_run(graph, input, **arguments)
+        async for item in self.bridge.subscribe(run.run_id, last_event_id="0-0"):
+            yield item
+
+    async def check(self) -> tuple[CheckResult, ...]:
+        """Ask every part for something small, all at once: who answers, and how fast."""
+        self._check_open()
+        return await check_parts(self)
+
+    async def _close(self) -> None:
+        self._is_closed = True
+        await self._manager.close(grace_seconds=self._config.replica.shutdown_grace_seconds)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ReplicaError("closed: this replica was left")
+
+
+class open_replica:  # noqa: N801  # it is called like a function and used like a context manager
+    """Open what the configuration names; an async context manager that closes what it opened.
+
+    Entering connects to every server at once, within `replica.connect_timeout_seconds`, and sets its tables up.
+    Raises `StreamUnavailableError` or `StoreUnavailableError` with one line for each server that cannot be reached,
+    `ConfigError` for what is not available, `MissingExtraError` for a driver that is not installed; nothing stays open
+    then. Parts passed in are borrowed: used as they are and left open. Leaving gives the runs in flight
+    `replica.shutdown_grace_seconds`, then ends them with the error `ReplicaShutdown`.
+    """
+
+    def __init__(
+        self,
+        config: AppConfig | None = None,
+        *,
+        bridge: StreamBridge | None = None,
+        store: BaseStore | None = None,
+        memory: MemoryStorage | None = None,
+        threads: ThreadMap | None = None,
+        counters: ModelCounters | None = None,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+    ) -> None:
+        if config is not None and not isinstance(config, AppConfig):
+            raise TypeError(f"config must be an AppConfig, not {type(config).__name__}")
+        self._config = AppConfig() if config is None else config
+        self._borrowed = Borrowed(bridge, store, memory, threads, counters, checkpointer)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Replica:
+        try:
+            return await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _open(self) -> Replica:
+        config = self._config
+        replica_id = f"{config.replica.id or socket.gethostname()}-{secrets.token_hex(4)}"
+        parts = await open_parts(config, replica_id, self._borrowed, self._stack)
+        manager = RunManager(
+            parts.bridge,
+            parts.runs,
+            replica_id=replica_id,
+            lease_seconds=config.gateway.lease_seconds,
+            retention_seconds=config.gateway.retention_seconds,
+            max_concurrent_runs=config.gateway.max_concurrent_runs,
+        )
+        replica = Replica(config, replica_id, parts, manager)
+        self._stack.push_async_callback(replica._close)
+        await manager.open()
+        return replica
+
+
+def _run_config(given: Mapping[str, Any], context: DeerFlowContext) -> dict[str, Any]:
+    """The caller's config with the run's own identity, which wins."""
+    identity = {"thread_id": context.thread_id, "run_id": context.run_id}
+    configurable = {**given.get("configurable", {}), **identity}
+    return {**given, "configurable": configurable, "metadata": {**given.get("metadata", {}), **identity}}
+
+
+def _kwargs(input: Any, stream_mode: str | Sequence[str], *, subgraphs: bool) -> dict[str, Any]:
+    """What the row keeps of the request. Input without a JSON form is only for the process it was passed in."""
+    kwargs = {"input": input, "stream_mode": stream_mode, "subgraphs": subgraphs}
+    try:
+        to_json(kwargs)
+    except TypeError:
+        return {**kwargs, "input": None}
+    return kwargs
