@@ -91,8 +91,9 @@ class Subscriber:
         self.next_seq = seq
 
     def refilled(self, entries: list[Entry]) -> None:
-        """Entries below the ring, contiguous from `next_seq` on."""
-        self._pages = entries[::-1]
+        """Entries below the ring, contiguous, the first at `next_seq` or before it."""
+        if not self._pages:
+            self._pages = [entry for entry in reversed(entries) if entry.seq >= self.next_seq]
         self.wake()
 
     def conclude(self, outcome: StreamGap | StreamError) -> None:
@@ -112,20 +113,17 @@ class Subscriber:
         """The next item, or None: nothing is there yet."""
         if self._pages:
             return self._deliver(self._pages.pop())
-        if self._outcome is not None:
-            if isinstance(self._outcome, StreamError):
-                raise self._outcome
-            return self._outcome
         ring = self.ring
-        if ring is None:
-            return None
+        entry = ring.get(self.next_seq) if ring is not None else None
+        if entry is not None:
+            return self._deliver(entry)
+        conclusion = self._conclusion()
+        if conclusion is not None or ring is None:
+            return conclusion
         if self.next_seq > ring.tail:
             return StreamGap(self.last_id, None, None) if ring.gone else None
-        entry = ring.get(self.next_seq)
-        if entry is None:
-            self._hub.source.refill(self, ring)
-            return self.take() if self._pages or self._outcome else None
-        return self._deliver(entry)
+        self._hub.source.refill(self, ring)
+        return self._conclusion()
 
     async def next_item(self, heartbeat_interval: float) -> StreamItem:
         """Wait for the next item, or for the heartbeat."""
@@ -134,6 +132,11 @@ class Subscriber:
             if not await self._wait():
                 return HEARTBEAT_SENTINEL
         return item
+
+    def _conclusion(self) -> StreamGap | None:
+        if isinstance(self._outcome, StreamError):
+            raise self._outcome
+        return self._outcome
 
     def _deliver(self, entry: Entry) -> StreamEvent:
         self.next_seq = entry.seq + 1

@@ -9,7 +9,7 @@ _COMPACT_AT = 256
 
 
 class Entry:
-    """One stored entry: an event, or END (then `stored` is empty). Decoded at most once, when somebody reads it."""
+    """One stored entry: an event, or END, whose `event` is the reason. Decoded at most once, when somebody reads it."""
 
     __slots__ = ("_event", "epoch", "event", "is_end", "seq", "stored")
 
@@ -30,7 +30,7 @@ class Entry:
 class Ring:
     """Entries `low..tail` of the stream `epoch`. `floor` is the first event that a newcomer may have.
 
-    `gone`: the stream was deleted, nothing will be appended.
+    `gone`: the stream was deleted, nothing will be appended. `owner`: the bridge that published last, if it is known.
     """
 
     def __init__(self, epoch: int, low: int = 0) -> None:
@@ -41,6 +41,7 @@ class Ring:
         self.stored_bytes = 0
         self.end_reason: str | None = None
         self.gone = False
+        self.owner = ""
         self._entries: list[Entry | None] = []
         self._first = low
 
@@ -60,11 +61,10 @@ class Ring:
         return self._entries[seq - self._first] if self.low <= seq <= self.tail else None
 
     def append(self, event: str, stored: bytes) -> None:
-        self._add(Entry(self.epoch, self.tail + 1, event, stored))
+        self.add(Entry(self.epoch, self.tail + 1, event, stored))
 
     def append_end(self, reason: str) -> None:
-        self.end_reason = reason
-        self._add(Entry(self.epoch, self.tail + 1, "", b"", is_end=True))
+        self.add(Entry(self.epoch, self.tail + 1, reason, b"", is_end=True))
 
     def drop_below(self, low: int) -> None:
         while self.low < low:
@@ -90,9 +90,12 @@ class Ring:
         self.low = self._first = low
         self.tail = low - 1
 
-    def _add(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
+        """The entry that follows `tail`."""
         self._entries.append(entry)
         self.tail = entry.seq
+        if entry.is_end:
+            self.end_reason = entry.event
         self.stored_bytes += len(entry.stored)
 
     def _drop_first(self) -> None:

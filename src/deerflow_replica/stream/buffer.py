@@ -1,0 +1,220 @@
+"""What a bridge has accepted and not yet stored: bounded, in order, with a queue in front of it when it is full."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from ..errors import StreamEndedError, StreamError
+
+MAX_BATCH_EVENTS = 256
+MAX_BATCH_BYTES = 4 * 2**20
+_REMEMBERED_ENDS = 10_000
+
+
+@dataclass(slots=True)
+class Run:
+    """One run as its publisher knows it."""
+
+    run_id: str
+    pending: int = 0
+    newest: Item | None = None
+    end: Item | None = None
+    was_refused: bool = False
+    problem: StreamError | None = None
+
+    def ended_error(self) -> StreamEndedError:
+        return StreamEndedError(f"run {self.run_id!r} has ended: nothing is stored after END")
+
+    def report(self) -> None:
+        """Raise, once, what became of events that were accepted."""
+        problem, self.problem = self.problem, None
+        if problem is not None:
+            raise problem
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One entry on its way. `number` is unique and grows within the bridge; a stored number is never stored again.
+
+    `is_awaited`: its own call waits for it and raises what becomes of it.
+    """
+
+    run: Run
+    kind: str
+    event: str
+    data: bytes
+    size: int
+    number: int = 0
+    was_sent: bool = False
+    is_awaited: bool = False
+    is_settled: bool = False
+    problem: StreamError | None = None
+    _future: asyncio.Future[None] | None = field(default=None, repr=False)
+
+    @property
+    def is_end(self) -> bool:
+        return self.kind == "end"
+
+    async def settled(self) -> None:
+        """Wait until the item is stored, or `problem` says why it never will be."""
+        if not self.is_settled:
+            if self._future is None:
+                self._future = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._future)
+
+    def settle(self, problem: StreamError | None = None) -> None:
+        self.is_settled = True
+        self.problem = problem
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
+class Buffer:
+    """Accepts in the order of the calls. `ended` remembers the last 10,000 runs that this bridge knows to be over.
+
+    `accepted` is called for every item that is taken in.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int, accepted: Callable[[Item], None]) -> None:
+        self._accepted = accepted
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._items: deque[Item] = deque()
+        self._queue: deque[tuple[Item, asyncio.Future[None]]] = deque()
+        self._numbers = 0
+        self.bytes = 0
+        self.runs: dict[str, Run] = {}
+        self.ended: OrderedDict[str, Run] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def run(self, run_id: str) -> Run:
+        """The run, which an event may follow. Raises what its last events came to, and `StreamEndedError`."""
+        over = self.ended.get(run_id)
+        if over is not None:
+            over.problem = None
+            raise over.ended_error()
+        run = self.runs.get(run_id)
+        if run is None:
+            run = self.runs[run_id] = Run(run_id)
+        run.report()
+        if run.end is not None:
+            raise run.ended_error()
+        return run
+
+    def known(self, run_id: str) -> Run | None:
+        return self.runs.get(run_id) or self.ended.get(run_id)
+
+    async def accept(self, item: Item) -> None:
+        """Take the item, at once if there is room and nobody waits, else in turn.
+
+        A call cancelled before its turn leaves nothing behind.
+        """
+        if not self._queue and self._has_room(item):
+            self._take(item)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place = (item, turn)
+        self._queue.append(place)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with contextlib.suppress(ValueError):  # an admission may have passed over it already
+                    self._queue.remove(place)
+                self._admit()
+            raise
+
+    def batch(self) -> list[Item]:
+        """The oldest items, left where they are until they are settled."""
+        chosen: list[Item] = []
+        size = 0
+        for item in islice(self._items, MAX_BATCH_EVENTS):
+            size += item.size
+            if chosen and size > MAX_BATCH_BYTES:
+                break
+            chosen.append(item)
+        return chosen
+
+    def last(self, run_id: str | None) -> Item | None:
+        """The newest item of the run, or of all, that is pending."""
+        if run_id is None:
+            return self._items[-1] if self._items else None
+        run = self.runs.get(run_id)
+        return run.newest if run is not None and run.pending else None
+
+    def settle(self, done: Iterable[tuple[Item, StreamError | None]]) -> None:
+        """Take the items out, each stored (None) or not."""
+        settled = dict(done)
+        while self._items and self._items[0] in settled:
+            item = self._items.popleft()
+            self._settle(item, settled.pop(item))
+        if settled:
+            self._items = deque(item for item in self._items if item not in settled)
+            for item, problem in settled.items():
+                self._settle(item, problem)
+        self._admit()
+
+    def of_run(self, run: Run) -> list[Item]:
+        return [item for item in self._items if item.run is run]
+
+    def over(self, run: Run) -> None:
+        """Remember that the run has ended."""
+        self.runs.pop(run.run_id, None)
+        self.ended[run.run_id] = run
+        if len(self.ended) > _REMEMBERED_ENDS:
+            self.ended.popitem(last=False)
+
+    def forget(self, run_id: str) -> None:
+        self.ended.pop(run_id, None)
+        run = self.runs.get(run_id)
+        if run is not None and not run.pending:
+            del self.runs[run_id]
+
+    def close(self, problem: StreamError) -> None:
+        """Nothing will be stored any more: tell whoever waits."""
+        self.settle([(item, problem) for item in self._items])
+        for item, turn in self._queue:
+            item.problem = problem
+            if not turn.done():
+                turn.set_result(None)
+        self._queue.clear()
+
+    def _settle(self, item: Item, problem: StreamError | None) -> None:
+        self.bytes -= item.size
+        item.run.pending -= 1
+        item.settle(problem)
+
+    def _has_room(self, item: Item) -> bool:
+        if not self._items:
+            return True
+        return len(self._items) < self._max_events and self.bytes + item.size <= self._max_bytes
+
+    def _admit(self) -> None:
+        while self._queue and self._has_room(self._queue[0][0]):
+            item, turn = self._queue.popleft()
+            if turn.done():
+                continue
+            self._take(item)
+            turn.set_result(None)
+
+    def _take(self, item: Item) -> None:
+        run = item.run
+        if run.end is not None:
+            item.settle(None if item.is_end else run.ended_error())
+            return
+        self._numbers += 1
+        item.number = self._numbers
+        self._items.append(item)
+        self.bytes += item.size
+        run.pending += 1
+        run.newest = item
+        if item.is_end:
+            run.end = item
+        self._accepted(item)

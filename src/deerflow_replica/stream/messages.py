@@ -1,0 +1,74 @@
+"""What the Lua scripts answer and push, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .cursor import StreamState
+from .ring import Entry
+
+
+class Page(NamedTuple):
+    """One stream at one moment, and some of its entries, contiguous."""
+
+    epoch: int
+    floor: int
+    tail: int
+    ended: bool
+    reason: str
+    owner: str
+    entries: list[Entry]
+
+    def state(self) -> StreamState:
+        return StreamState(self.epoch, self.floor, self.tail, self.ended)
+
+
+class Push(NamedTuple):
+    """`event`: entries from `first` on. `tail`: they were too large to push. `gone`: the stream was deleted."""
+
+    kind: str
+    epoch: int
+    first: int = 0
+    entries: Sequence[Entry] = ()
+
+
+def parse_page(reply: Sequence[Any]) -> Page | None:
+    """The reply of `read.lua`; None: there is no stream."""
+    if not reply:
+        return None
+    epoch, tail, floor, _, ended, reason, owner = (bytes(value).decode() for value in reply[:7])
+    entries = [_entry(entry_id, fields) for entry_id, fields in reply[7:]]
+    return Page(int(epoch), int(floor), int(tail), ended == "1", reason, owner, entries)
+
+
+def parse_push(message: bytes) -> Push:
+    """A message of `append.lua` or `cleanup.lua`."""
+    head, _, body = message.partition(b"\n")
+    kind, epoch, *rest = head.decode().split(" ")
+    if kind != "event":
+        return Push(kind, int(epoch))
+    first, lengths = int(rest[0]), rest[2]
+    entries = []
+    at = 0
+    for seq, item in enumerate(lengths.split(";"), start=first):
+        mark, name_size, data_size = item.split(",")
+        middle = at + int(name_size)
+        name, data = body[at:middle], body[middle : middle + int(data_size)]
+        at = middle + int(data_size)
+        entries.append(_made(int(epoch), seq, name, data, is_end=mark == "e"))
+    return Push(kind, int(epoch), first, entries)
+
+
+def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
+    epoch, _, seq = entry_id.partition(b"-")
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    is_end = named[b"kind"] == b"end"
+    data = named.get(b"reason", b"done") if is_end else named[b"data"]
+    return _made(int(epoch), int(seq), named[b"event"], data, is_end=is_end)
+
+
+def _made(epoch: int, seq: int, name: bytes, data: bytes, *, is_end: bool) -> Entry:
+    if is_end:
+        return Entry(epoch, seq, data.decode(), b"", is_end=True)
+    return Entry(epoch, seq, name.decode(), data)

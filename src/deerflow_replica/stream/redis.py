@@ -1,0 +1,217 @@
+"""The bridge between processes, on Redis or Valkey."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from .._drivers.redis import Command, Lane, RedisServer, Script, check_version
+from ..errors import ConfigError, ConfigProblem, StreamError, StreamUnavailableError
+from .base import (
+    InvalidCursor,
+    ResumeGap,
+    StreamBridge,
+    StreamItem,
+    StreamSettings,
+    StreamStats,
+    at_least,
+    not_negative,
+    one_of,
+)
+from .feed import READ, Feed, FeedTimes
+from .keys import StreamKeys
+from .lease import Lease
+from .messages import Page, parse_page
+from .orphans import Orphans
+from .publisher import APPEND, Limits, Publisher
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+T = TypeVar("T")
+CLEANUP = Script(__package__ or "", "cleanup.lua")
+REDIS_OPTIONS = (
+    "redis_url",
+    "key_prefix",
+    "max_connections",
+    "push",
+    "ack",
+    "max_pending_events",
+    "max_pending_bytes",
+    "publish_timeout_seconds",
+    "connect_timeout_seconds",
+    "close_timeout_seconds",
+    "check_interval_seconds",
+    "unavailable_after_seconds",
+    "lease_seconds",
+)
+
+
+class RedisStreamBridge(StreamBridge):
+    """Streams on one Redis >= 7.0 or Valkey >= 7.2, written and read by any number of processes.
+
+    `ack="pipelined"`: `publish` returns once the event is encoded and buffered, and one batch at a time is on its way;
+    `publish_end` and `flush` wait for the server. `ack="server"`: every `publish` waits for it.
+    A `client` is borrowed: connections of our own are made with its settings, and it is never changed or closed.
+    `async with` connects: `StreamUnavailableError` without a server within `connect_timeout_seconds`, `ConfigError`
+    if it is too old. Without it the first call connects.
+    """
+
+    supports_cross_process = True
+
+    def __init__(
+        self,
+        *,
+        redis_url: str | None = None,
+        client: Redis | None = None,
+        queue_maxsize: int = 256,
+        max_event_bytes: int = 8 * 2**20,
+        max_stream_bytes: int = 64 * 2**20,
+        live_window: int = 8192,
+        invalid_cursor: InvalidCursor = "replay",
+        resume_gap: ResumeGap = "exact",
+        stream_ttl_seconds: float | None = 86400,
+        key_prefix: str = "deerflow:stream_bridge",
+        max_connections: int | None = None,
+        push: Literal["pubsub", "xread"] = "pubsub",
+        ack: Literal["pipelined", "server"] = "pipelined",
+        max_pending_events: int = 10_000,
+        max_pending_bytes: int = 32 * 2**20,
+        publish_timeout_seconds: float = 30.0,
+        connect_timeout_seconds: float = 5.0,
+        close_timeout_seconds: float = 5.0,
+        check_interval_seconds: float = 5.0,
+        unavailable_after_seconds: float = 60.0,
+        lease_seconds: float | None = 15.0,
+    ) -> None:
+        settings = StreamSettings(
+            queue_maxsize=queue_maxsize,
+            max_event_bytes=max_event_bytes,
+            max_stream_bytes=max_stream_bytes,
+            live_window=live_window,
+            invalid_cursor=invalid_cursor,
+            resume_gap=resume_gap,
+            stream_ttl_seconds=stream_ttl_seconds,
+        )
+        super().__init__(settings)
+        one_of("push", push, ("pubsub", "xread"))
+        one_of("ack", ack, ("pipelined", "server"))
+        if push == "xread":
+            raise ConfigError(ConfigProblem("stream_bridge.push", "'xread' is not available yet: pubsub"))
+        if max_connections is not None:
+            at_least("max_connections", max_connections, 3)
+        at_least("max_pending_events", max_pending_events, 1)
+        at_least("max_pending_bytes", max_pending_bytes, 1)
+        for name, value in (
+            ("publish_timeout_seconds", publish_timeout_seconds),
+            ("connect_timeout_seconds", connect_timeout_seconds),
+            ("close_timeout_seconds", close_timeout_seconds),
+            ("check_interval_seconds", check_interval_seconds),
+            ("unavailable_after_seconds", unavailable_after_seconds),
+            ("lease_seconds", lease_seconds or 0),
+        ):
+            not_negative(name, value)
+        self._waits = ack == "server"
+        self._close_timeout_seconds = close_timeout_seconds
+        bridge_id = uuid.uuid4().hex
+        self._keys = StreamKeys(key_prefix)
+        self._server = RedisServer(url=redis_url, client=client, timeout_seconds=connect_timeout_seconds)
+        self._lane = Lane(self._server, [APPEND, READ, CLEANUP])
+        limits = Limits(queue_maxsize, max_stream_bytes, round((stream_ttl_seconds or 0) * 1000))
+        self._lease = Lease(self._keys.owner(bridge_id), lease_seconds, self._lane)
+        self._publisher = Publisher(
+            bridge_id,
+            self._server,
+            self._lane,
+            self._keys,
+            limits,
+            self._lease,
+            max_pending_events=max_pending_events,
+            max_pending_bytes=max_pending_bytes,
+            timeout_seconds=publish_timeout_seconds,
+        )
+        self._orphans = Orphans(bridge_id, self._keys, limits, lease_seconds)
+        times = FeedTimes(check_interval_seconds, unavailable_after_seconds)
+        self._feed = Feed(settings, self._server, self._keys, times, self._orphans, self._enter)
+
+    def stats(self) -> StreamStats:
+        hub, publisher = self._feed.hub, self._publisher
+        return StreamStats(
+            published=publisher.published,
+            delivered=hub.delivered,
+            gaps=hub.gaps,
+            retried=publisher.retried,
+            reconnects=self._feed.reconnects,
+            orphaned=self._orphans.ended,
+            pending_events=len(publisher.buffer),
+            pending_bytes=publisher.buffer.bytes,
+            subscribers=hub.subscribers,
+            topics=len(hub.topics),
+            connections=self._server.open_connections,
+        )
+
+    async def _open(self) -> None:
+        try:
+            await check_version(self._lane, self._server.name)
+        except BaseException:
+            await self._lane.close()
+            raise
+
+    async def _publish(self, run_id: str, event: str, encoded: bytes) -> None:
+        await self._publisher.publish(run_id, event, encoded, wait=self._waits)
+
+    async def _publish_end(self, run_id: str, reason: str) -> None:
+        await self._publisher.publish_end(run_id, reason)
+
+    def _subscribe(
+        self, run_id: str, last_event_id: str | None, heartbeat_interval: float
+    ) -> AsyncGenerator[StreamItem, None]:
+        return self._feed.hub.follow(run_id, last_event_id, heartbeat_interval)
+
+    async def _exists(self, run_id: str) -> bool:
+        return self._publisher.buffer.last(run_id) is not None or await self._look(run_id) is not None
+
+    async def _end_reason(self, run_id: str) -> str | None:
+        page = await self._look(run_id)
+        return page.reason if page is not None and page.ended else None
+
+    async def _cleanup(self, run_id: str, delay: float) -> None:
+        try:
+            await self._publisher.flush(run_id)
+        except StreamUnavailableError:
+            raise
+        except StreamError:
+            pass  # what was refused is not there to be deleted
+        self._publisher.forget(run_id)
+        await self._ask(CLEANUP.command(self._keys.of_run(run_id), (round(delay * 1000),)))
+        if delay == 0:
+            self._feed.vanish(run_id)
+
+    async def _flush(self, run_id: str | None) -> None:
+        await self._publisher.flush(run_id)
+
+    async def _close(self) -> None:
+        try:
+            await self._publisher.close(self._close_timeout_seconds)
+        finally:
+            self._feed.hub.conclude(lambda: StreamUnavailableError("the stream bridge is closed"))
+            self._feed.hub.heartbeats.stop()
+            await self._feed.close()
+            await self._lease.close()
+            await self._lane.close()
+
+    async def _look(self, run_id: str) -> Page | None:
+        reply = await self._ask(READ.command(self._keys.of_run(run_id), ("", "", 0, 0)))
+        return parse_page(reply)
+
+    async def _ask(self, command: Command) -> list[bytes]:
+        """One command that may be repeated, on a fresh connection if the old one was lost unnoticed."""
+        try:
+            (reply,) = await self._lane.shielded(command)
+        except StreamUnavailableError:
+            (reply,) = await self._lane.shielded(command)
+        if isinstance(reply, Exception):
+            raise StreamError(f"{self._server.name} refused: {reply}") from reply
+        result: list[bytes] = reply
+        return result
