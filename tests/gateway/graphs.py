@@ -21,12 +21,13 @@ class CountState(TypedDict, total=False):
 
 async def _count(state: CountState) -> CountState:
     writer = get_stream_writer()
+    pause, fail = state.get("pause"), state.get("fail")
     for number in range(state.get("count", 0)):
         writer({"n": number})
-        if state.get("pause"):
-            await asyncio.sleep(state["pause"])
-    if state.get("fail"):
-        raise RuntimeError(state["fail"])
+        if pause:
+            await asyncio.sleep(pause)
+    if fail:
+        raise RuntimeError(fail)
     return {"total": state.get("count", 0)}
 
 

@@ -50,9 +50,20 @@ def in_process(app: Any, user: str | None = None) -> httpx.AsyncClient:
     )
 
 
-def sdk(url: str, user: str | None = None) -> LangGraphClient:
-    """The official client."""
-    return get_client(url=url, api_key=None, headers=None if user is None else {"x-user": user})
+class Clients:
+    """Official clients, closed together."""
+
+    def __init__(self) -> None:
+        self._made: list[LangGraphClient] = []
+
+    def __call__(self, url: str, user: str | None = None) -> LangGraphClient:
+        client = get_client(url=url, api_key=None, headers=None if user is None else {"x-user": user})
+        self._made.append(client)
+        return client
+
+    async def aclose(self) -> None:
+        for client in self._made:
+            await client.aclose()
 
 
 def by_header(request: Any) -> str | None:

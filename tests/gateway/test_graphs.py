@@ -13,9 +13,9 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
 
-from deerflow_replica import AppConfig, DeerFlowContext, get_app_config, open_replica
+from deerflow_replica import AppConfig, DeerFlowContext, get_app_config
 from deerflow_replica.gateway import create_app
-from deerflow_replica.replica import Replica
+from deerflow_replica.replica import Replica, open_replica
 from gateway.graphs import counting_graph
 from gateway.serving import IN_MEMORY, by_header, in_process
 

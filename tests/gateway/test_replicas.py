@@ -19,10 +19,11 @@ import httpx
 import pytest
 from langgraph_sdk._async import http as sdk_http
 
-from deerflow_replica import AppConfig, open_replica
+from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
+from deerflow_replica.replica import open_replica
 from gateway.graphs import asking_graph, counting_graph
-from gateway.serving import by_header, sdk, served
+from gateway.serving import Clients, by_header, served
 from proxy import CuttingProxy
 from waiting import eventually
 
@@ -64,7 +65,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: dict[str, Any]) -> None:
+async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: dict[str, Any], sdk: Clients) -> None:
     random_bytes = random.Random(7)
     async with _two_replicas(shared) as urls:
         proxy = CuttingProxy([_address(url) for url in urls])
@@ -88,7 +89,7 @@ async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: 
     assert all(count > 5 for count in proxy.served.values())
 
 
-async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict[str, Any]) -> None:
+async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict[str, Any], sdk: Clients) -> None:
     """As it comes, with its own pauses."""
     async with _two_replicas(shared) as urls:
         proxy = CuttingProxy([_address(url) for url in urls])
@@ -107,7 +108,7 @@ async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_replay_meets_live_without_a_seam(shared: dict[str, Any]) -> None:
+async def test_replay_meets_live_without_a_seam(shared: dict[str, Any], sdk: Clients) -> None:
     """Many joins at every moment of a run at full speed, at both replicas."""
     async with _two_replicas(shared) as urls:
         owner, other = (sdk(url, "alice") for url in urls)
@@ -127,7 +128,9 @@ async def test_replay_meets_live_without_a_seam(shared: dict[str, Any]) -> None:
             assert numbers == list(range(1500))
 
 
-async def test_a_run_is_seen_waited_for_and_cancelled_at_the_other_replica(shared: dict[str, Any]) -> None:
+async def test_a_run_is_seen_joined_and_cancelled_at_the_other_replica(
+    shared: dict[str, Any], sdk: Clients
+) -> None:
     async with _two_replicas(shared) as urls:
         owner, other = (sdk(url, "alice") for url in urls)
         thread_id = (await owner.threads.create())["thread_id"]
@@ -192,7 +195,7 @@ async def _is_up(port: int) -> Any:
 
 @pytest.mark.parametrize(("lease_seconds", "limit"), [(10.0, 15.0), (3.0, 5.0)])
 async def test_the_run_of_a_killed_replica_ends_with_an_error(
-    shared: dict[str, Any], lease_seconds: float, limit: float
+    shared: dict[str, Any], sdk: Clients, lease_seconds: float, limit: float
 ) -> None:
     config = {**shared, "gateway": {"lease_seconds": lease_seconds}}
     async with _process(config) as (doomed, first), _process(config) as (_, second):

@@ -13,10 +13,10 @@ import orjson
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from deerflow_replica import AppConfig, open_replica
+from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
-from deerflow_replica.replica import Replica
-from gateway.serving import IN_MEMORY, sdk, served
+from deerflow_replica.replica import Replica, open_replica
+from gateway.serving import IN_MEMORY, Clients, served
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ class Serving:
 
 
 @pytest.fixture
-async def serving(replica: Replica, graphs: dict[str, Any]) -> AsyncIterator[Serving]:
+async def serving(replica: Replica, graphs: dict[str, Any], sdk: Clients) -> AsyncIterator[Serving]:
     async with served(create_app(replica, graphs)) as url:
         yield Serving(url, sdk(url), replica)
 
@@ -120,7 +120,9 @@ async def test_a_failure_is_a_last_error_event(serving: Serving) -> None:
     assert nothing == []
 
 
-async def test_an_end_event_only_where_it_is_wanted_and_never_after_an_error(graphs: dict[str, Any]) -> None:
+async def test_an_end_event_where_it_is_wanted_but_not_after_an_error(
+    graphs: dict[str, Any], sdk: Clients
+) -> None:
     config = AppConfig.from_mapping({**IN_MEMORY, "gateway": {"emit_end_event": True}})
     async with open_replica(config) as replica, served(create_app(replica, graphs)) as url:
         serving = Serving(url, sdk(url), replica)
@@ -232,7 +234,7 @@ async def test_a_client_that_leaves_does_not_end_the_run_unless_it_said_so(servi
     assert await status(*await leave("cancel")) == "interrupted"
 
 
-async def test_the_client_follows_a_stream_that_was_cut(replica: Replica, graphs: dict[str, Any]) -> None:
+async def test_the_client_follows_a_stream_that_was_cut(replica: Replica, graphs: dict[str, Any], sdk: Clients) -> None:
     app = create_app(replica, graphs)
     async with served(app) as url:
         client = sdk(url)
@@ -248,7 +250,7 @@ async def test_the_client_follows_a_stream_that_was_cut(replica: Replica, graphs
     assert numbers == list(range(60))
 
 
-async def test_two_apps_with_their_own_replicas_never_meet(graphs: dict[str, Any]) -> None:
+async def test_two_apps_with_their_own_replicas_never_meet(graphs: dict[str, Any], sdk: Clients) -> None:
     one, two = (AppConfig.from_mapping({**IN_MEMORY, "log_level": level}) for level in ("info", "debug"))
     async with (
         served(create_app(one, graphs), lifespan="on") as first,

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from langgraph.types import StateSnapshot
 from starlette.responses import Response
 
 from ..stream.payload import encode_payload
 from .ids import system_assistant_id
 
 if TYPE_CHECKING:
-    from langgraph.types import Interrupt, StateSnapshot
+    from langgraph.types import Interrupt
 
     from ..runs.registry.records import RunRecord, ThreadRow
 
@@ -109,7 +110,7 @@ def interrupt_answer(interrupt: Interrupt) -> dict[str, Any]:
 
 
 def _task(task: Any) -> dict[str, Any]:
-    nested = task.state if isinstance(task.state, tuple) else None
+    nested = task.state if isinstance(task.state, StateSnapshot) else None
     return {
         "id": task.id,
         "name": task.name,
@@ -117,7 +118,7 @@ def _task(task: Any) -> dict[str, Any]:
         "error": None if task.error is None else str(task.error),
         "interrupts": [interrupt_answer(interrupt) for interrupt in task.interrupts],
         "checkpoint": _checkpoint(task.state) if isinstance(task.state, Mapping) else None,
-        "state": None if nested is None else state_answer(task.state),
+        "state": None if nested is None else state_answer(nested),
         "result": task.result,
     }
 
