@@ -15,7 +15,7 @@ _TITLE_PROMPT = (
 )
 
 
-class MemoryConfig(Section):
+class MemoryConfig(Section, frozen=True):
     """What agents remember between runs."""
 
     enabled: bool = True
@@ -28,7 +28,7 @@ class MemoryConfig(Section):
     storage_class: str | None = None
 
 
-class ModelConfig(Section):
+class ModelConfig(Section, frozen=True):
     """One chat model. Whatever its class takes besides is kept as it is."""
 
     name: str
@@ -42,7 +42,7 @@ class ModelConfig(Section):
     supports_reasoning_effort: bool = False
 
 
-class TitleConfig(Section):
+class TitleConfig(Section, frozen=True):
     """The title of a new thread."""
 
     enabled: bool = True
@@ -52,14 +52,14 @@ class TitleConfig(Section):
     prompt_template: str = _TITLE_PROMPT
 
 
-class CircuitBreakerConfig(Section):
+class CircuitBreakerConfig(Section, frozen=True):
     """DeerFlow's names for when a failing model rests."""
 
     failure_threshold: Size = 5
     recovery_timeout_sec: Annotated[int, Field(ge=1)] = 60
 
 
-class RunOwnershipConfig(Section):
+class RunOwnershipConfig(Section, frozen=True):
     """DeerFlow's own leases; nothing here reads them."""
 
     lease_seconds: Annotated[int, Field(ge=5)] = 30
@@ -67,7 +67,7 @@ class RunOwnershipConfig(Section):
     heartbeat_enabled: bool = False
 
 
-class ExtensionsConfig(Section):
+class ExtensionsConfig(Section, frozen=True):
     """Middlewares, MCP servers and skills, from `config.yaml` and `extensions_config.json`."""
 
     middlewares: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class ExtensionsConfig(Section):
     skills: Opaque = Field(default_factory=dict)
 
 
-class ReplicaConfig(Section):
+class ReplicaConfig(Section, frozen=True):
     """This process among its peers."""
 
     id: str | None = None
@@ -83,7 +83,7 @@ class ReplicaConfig(Section):
     shutdown_grace_seconds: Seconds = 10.0
 
 
-class GatewayConfig(Section):
+class GatewayConfig(Section, frozen=True):
     """The HTTP side of a replica."""
 
     lease_seconds: Annotated[float, Field(ge=1)] = 10.0

@@ -44,7 +44,7 @@ _LOG_LEVELS = frozenset({"critical", "error", "warning", "warn", "info", "debug"
 _REQUIRED: Any = object()
 
 
-class AppConfig(Section):
+class AppConfig(Section, frozen=True):
     """A whole configuration: equal content is an equal, equally hashed value, whatever it was loaded from.
 
     The constructor reads no environment and raises Pydantic's `ValidationError`; everything else `ConfigError`.
@@ -162,8 +162,8 @@ class AppConfig(Section):
             )
         return self
 
-    def model_post_init(self, context: Any, /) -> None:
-        super().model_post_init(context)
+    def _seal(self, context: Any) -> None:
+        super()._seal(context)
         backend = self.database.backend
         derived = {
             name: section.with_derived(type=backend)

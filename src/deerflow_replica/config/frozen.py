@@ -48,9 +48,11 @@ class FrozenDict(Mapping[Any, Any]):
     __slots__ = ("_data",)
     _data: Mapping[Any, Any]
 
-    def __init__(self, data: Mapping[Any, Any] | None = None) -> None:
+    def __new__(cls, data: Mapping[Any, Any] | None = None) -> Self:
         frozen = {freeze(key): freeze(value) for key, value in raw_items(data or {})}
+        self = super().__new__(cls)
         object.__setattr__(self, "_data", MappingProxyType(frozen))
+        return self
 
     def __getitem__(self, key: Any) -> Any:
         return read(self._data[key])

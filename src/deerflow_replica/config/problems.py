@@ -37,7 +37,8 @@ def _problem(details: Any, provenance: Provenance) -> ConfigProblem:
     given = details["input"]
     if isinstance(given, UnsetVariable):
         return given.problem
-    place = provenance.place(path)
+    of_key = provenance.key_places.get(path) if details["type"] == "invalid_key" else None
+    place = of_key or provenance.place(path)
     return ConfigProblem(dotted(path), _message(details, path, provenance), *(place or (None, None, None)))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import Annotated, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, SupportsIndex, cast
 
 from pydantic import (
     BaseModel,
@@ -43,12 +44,10 @@ OptionalOpaque = Annotated[Mapping[str, Any] | None, PlainValidator(_frozen_mapp
 _VALUES = BaseModel.__dict__["__dict__"]
 
 
-class Section(BaseModel):
+class Section(BaseModel, frozen=True):
     """One section of the configuration. Every operation that would change it raises."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="allow", hide_input_in_errors=True, validate_by_name=True, validate_by_alias=True
-    )
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True, validate_by_name=True, validate_by_alias=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -68,7 +67,24 @@ class Section(BaseModel):
     def __dict__(self, values: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
         _VALUES.__set__(self, values)  # only Pydantic gets here: __setattr__ refuses the name
 
+    if not TYPE_CHECKING:  # type checkers keep the fields' own signature
+
+        def __init__(self, /, **data: Any) -> None:
+            if self._is_sealed():
+                self._refuse()
+            super().__init__(**data)
+
+        __init__.__pydantic_base_init__ = True  # Pydantic's mark: validation need not come through here
+
+    def _is_sealed(self) -> bool:
+        return isinstance(getattr(self, "__pydantic_fields_set__", None), frozenset)
+
     def model_post_init(self, context: Any, /) -> None:
+        if self._is_sealed():
+            self._refuse()
+        self._seal(context)
+
+    def _seal(self, context: Any) -> None:
         values = {name: _sealed(value) for name, value in self.__dict__.items()}
         object.__setattr__(self, "__dict__", values)
         object.__setattr__(self, "__pydantic_extra__", FrozenDict(self.__pydantic_extra__))
@@ -91,11 +107,8 @@ class Section(BaseModel):
 
     def with_derived(self, **values: Any) -> Self:
         """The same section with values that still count as not given. They are not validated."""
-        clone = type(self).__new__(type(self))
-        for slot in ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"):
-            object.__setattr__(clone, slot, getattr(self, slot))
-        object.__setattr__(clone, "__dict__", {**self.__dict__, **values})
-        return clone
+        held = {**self.__dict__, **values}
+        return cast(Self, _rebuilt(type(self), held, self.__pydantic_extra__, self.model_fields_set, {}))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with whole fields replaced, validated. Raises Pydantic's `ValidationError`."""
@@ -136,17 +149,12 @@ class Section(BaseModel):
     def __hash__(self) -> int:
         return hash((type(self).__name__, frozenset(self.__config_values__().items())))
 
-    def __getstate__(self) -> dict[Any, Any]:
-        return {
-            "__dict__": dict(self.__dict__),
-            "__pydantic_extra__": self.__pydantic_extra__,
-            "__pydantic_fields_set__": self.__pydantic_fields_set__,
-            "__pydantic_private__": dict(self.__pydantic_private__ or {}),
-        }
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        private = dict(self.__pydantic_private__ or {})
+        return _rebuilt, (type(self), dict(self.__dict__), self.__pydantic_extra__, self.model_fields_set, private)
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        for slot, value in state.items():
-            object.__setattr__(self, slot, value)
+        self._refuse()
 
     def __repr_args__(self) -> Any:
         return list(self._displayed().items())
@@ -158,6 +166,21 @@ class Section(BaseModel):
     def _masked_dump(self, info: SerializationInfo) -> dict[str, Any]:
         shown = self._displayed()
         return _jsonable(shown) if info.mode == "json" else shown
+
+
+def _rebuilt(
+    kind: type[Section],
+    values: dict[str, Any],
+    extra: Mapping[str, Any] | None,
+    fields_set: AbstractSet[str],
+    private: dict[str, Any],
+) -> Section:
+    section = kind.__new__(kind)
+    object.__setattr__(section, "__dict__", values)
+    object.__setattr__(section, "__pydantic_extra__", extra)
+    object.__setattr__(section, "__pydantic_fields_set__", frozenset(fields_set))
+    object.__setattr__(section, "__pydantic_private__", MappingProxyType(private))
+    return section
 
 
 def _sealed(value: Any) -> Any:

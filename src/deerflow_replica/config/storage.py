@@ -17,7 +17,7 @@ Seconds = Annotated[float, Field(ge=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
 
-class DatabaseConfig(Section):
+class DatabaseConfig(Section, frozen=True):
     """The database of everything that names none of its own."""
 
     backend: Literal["memory", "sqlite", "postgres"] = "sqlite"
@@ -34,7 +34,7 @@ class DatabaseConfig(Section):
     checkpoint_cache: Opaque = Field(default_factory=dict)
 
 
-class CheckpointerConfig(Section):
+class CheckpointerConfig(Section, frozen=True):
     """LangGraph's saver, when it is not to follow `database`."""
 
     type: Literal["memory", "sqlite", "postgres"]
@@ -42,7 +42,7 @@ class CheckpointerConfig(Section):
     postgres_schema: PostgresSchema = ""
 
 
-class UserThreadMappingConfig(Section):
+class UserThreadMappingConfig(Section, frozen=True):
     """Who owns which thread. An unset `type` is `database.backend`."""
 
     enabled: bool = True
@@ -60,7 +60,7 @@ class UserThreadMappingConfig(Section):
     anonymous_user_id: NonEmpty = "default"
 
 
-class ModelHealthConfig(Section):
+class ModelHealthConfig(Section, frozen=True):
     """When the circuit of a model opens: the keywords of `ModelHealth`."""
 
     failure_threshold: Size = 5
@@ -74,7 +74,7 @@ class ModelHealthConfig(Section):
     refresh_seconds: PositiveSeconds = 1.0
 
 
-class ModelFeedbackConfig(Section):
+class ModelFeedbackConfig(Section, frozen=True):
     """Calls, failures and votes per model. An unset `type` is `database.backend`."""
 
     enabled: bool = True
@@ -92,7 +92,7 @@ class ModelFeedbackConfig(Section):
     health: ModelHealthConfig = Field(default_factory=ModelHealthConfig)
 
 
-class StoreConfig(Section):
+class StoreConfig(Section, frozen=True):
     """LangGraph's `BaseStore` of the replica. An unset `type` is `database.backend`."""
 
     type: Literal["memory", "sqlite", "postgres", "mongo"] | None = None
@@ -104,7 +104,7 @@ class StoreConfig(Section):
     ttl: OptionalOpaque = None
 
 
-class StreamBridgeConfig(Section):
+class StreamBridgeConfig(Section, frozen=True):
     """The run's events. The fields beyond DeerFlow's are the keywords of `RedisStreamBridge`."""
 
     type: Literal["memory", "redis"] = "memory"

@@ -1,0 +1,150 @@
+"""Secrets are in the attributes and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pydantic_core
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from deerflow_replica import AppConfig, DeerFlowContext
+from deerflow_replica.config import DatabaseConfig, ModelConfig, StreamBridgeConfig
+from deerflow_replica.config.frozen import FrozenDict, FrozenList
+from deerflow_replica.config.masking import is_secret_name, masked
+from deerflow_replica.errors import ConfigError
+from rich_config import RICH, SECRET
+
+OUTPUTS: tuple[Callable[[AppConfig], Any], ...] = (
+    repr,
+    str,
+    lambda config: f"{config}",
+    lambda config: config.model_dump(),
+    lambda config: config.model_dump(mode="json"),
+    lambda config: config.model_dump(exclude_unset=True),
+    lambda config: config.model_dump_json(indent=1),
+    lambda config: config.to_mapping(),
+    lambda config: config.warnings,
+    lambda config: pydantic_core.to_json(config),
+    lambda config: pydantic_core.to_jsonable_python(DeerFlowContext(config, "t")),
+    lambda config: TypeAdapter(Any).dump_json(DeerFlowContext(config, "t")),
+    lambda config: TypeAdapter(dict[str, Any]).dump_python({"context": DeerFlowContext(config, "t")}),
+    lambda config: list(config.__repr_args__()),
+)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_no_output_of_the_whole_shows_a_secret(output: Callable[[AppConfig], Any]) -> None:
+    config = AppConfig.from_mapping({**RICH, "plain": "$PLAIN", "number": "$N"}, env={"PLAIN": "hush-77", "N": "x-991"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown = str(output(config))
+    assert SECRET not in shown
+    assert "hush-77" not in shown
+    assert "x-991" not in shown
+
+
+def parts(value: Any) -> Iterator[Any]:
+    yield value
+    children: list[Any] = []
+    if isinstance(value, Mapping):
+        children = list(value.values())
+    elif isinstance(value, tuple | frozenset):
+        children = list(value)
+    elif hasattr(type(value), "model_fields"):
+        children = [getattr(value, name) for name in type(value).model_fields] + [value.model_extra]
+    for child in children:
+        if not isinstance(child, str):
+            yield from parts(child)
+
+
+def test_no_part_shows_a_secret() -> None:
+    config = AppConfig.from_mapping(RICH, env={})
+    for part in parts(config):
+        assert SECRET not in repr(part)
+        assert SECRET not in str(part)
+
+
+def test_attributes_and_reveal_are_true() -> None:
+    config = AppConfig.from_mapping(RICH, env={})
+    assert config.stream_bridge.redis_url == f"redis://:{SECRET}@h:6379/0"
+    assert config.get("models.0.api_key") == SECRET
+    assert json.dumps(config.to_mapping(reveal=True), default=list).count(SECRET) == 5
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 our own bytes
+
+
+def test_a_text_from_a_variable_is_shown_as_the_variable() -> None:
+    data = {"tools": [{"greeting": "$HELLO"}], "models": [{"name": "m", "use": "$USE"}]}
+    config = AppConfig.from_mapping(data, env={"HELLO": "good day", "USE": "a:B"})
+    assert config.to_mapping()["tools"] == [{"greeting": "$HELLO"}]
+    assert config.to_mapping()["models"][0]["use"] == "$USE"
+    assert "good day" not in repr(config.evolve({"log_level": "debug"}))
+    assert config.evolve({"tools": [{"greeting": "hi"}]}).to_mapping()["tools"] == [{"greeting": "hi"}]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: AppConfig.from_mapping({"models": [{"api_key": SECRET}]}, env={}),
+        lambda: AppConfig.from_mapping({"stream_bridge": {"redis_url": [f"redis://:{SECRET}@h"]}}, env={}),
+        lambda: AppConfig.from_mapping({"database": f"postgresql://u:{SECRET}@h"}, env={}),
+        lambda: AppConfig.from_mapping({"title": {"max_words": "$N"}}, env={"N": SECRET}),
+        lambda: AppConfig.from_mapping({"memory": {"enabled": f"password={SECRET}"}}, env={}),
+        lambda: AppConfig().evolve({"memory": {"mode": {"token": SECRET}}}),
+    ],
+)
+def test_errors_and_what_is_chained_behind_them_show_no_secret(build: Callable[[], object]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build()
+    text = "".join(traceback.format_exception(raised.value)) + repr(raised.value)
+    assert SECRET not in text
+
+
+def test_validation_errors_hide_their_input() -> None:
+    with pytest.raises(ValidationError) as raised:
+        AppConfig(stream_bridge={"type": "redis", "redis_url": [SECRET]})  # type: ignore[arg-type]  # wrong on purpose
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://:pw@h:6379/0", "redis://:***@h:6379/0"),
+        ("redis://user:p:w@h:6379", "redis://user:***@h:6379"),
+        ("postgresql://u:p@w@h/d?sslmode=require", "postgresql://u:***@h/d?sslmode=require"),
+        ("redis://:p/w?x#y@h:1/0", "redis://:***@h:1/0"),
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("http://h:80/a@b", "http://h:80/a@b"),
+        ("https://h/x?api_key=abc&page=2", "https://h/x?api_key=***&page=2"),
+        ("host=h password=abc dbname=d", "host=h password=*** dbname=d"),
+        ("host=h password='a b\\' c' user=u", "host=h password=*** user=u"),
+        ("two redis://:a@h and redis://:b@i", "two redis://:***@h and redis://:***@i"),
+        ("max_tokens=5", "max_tokens=5"),
+        ("nothing here", "nothing here"),
+    ],
+)
+def test_masked_texts(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+def test_secret_names() -> None:
+    secret = ["api_key", "API-KEY", "openai_api_key", "apiKey", "DB_PASSWORD", "x-auth-token", "Cookie", "credentials"]
+    assert all(is_secret_name(name) for name in secret)
+    assert not any(is_secret_name(name) for name in ["max_tokens", "token_counting", "key", "monkeys", "", 5, None])
+
+
+def test_sections_and_containers_mask_on_their_own() -> None:
+    assert SECRET not in repr(ModelConfig.model_validate({"name": "m", "api_key": SECRET}))
+    assert SECRET not in repr(DatabaseConfig(postgres_url=f"postgresql://u:{SECRET}@h/d"))
+    bridge = StreamBridgeConfig(type="redis", redis_url=f"redis://:{SECRET}@h")
+    assert bridge.model_dump()["redis_url"] == "redis://:***@h"
+    assert SECRET not in repr(FrozenDict({"token": SECRET})) + repr(FrozenList([{"secret": [SECRET]}]))
+
+
+def test_bytes_are_base64_in_json() -> None:
+    assert json.loads(AppConfig.from_mapping({"x": {"b": b"\xff"}}, env={}).model_dump_json())["x"]["b"] == "/w=="
