@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 from deerflow_replica._drivers.files import lock_file
 from deerflow_replica.errors import MemoryCorruptError, StoreUnavailableError
 from deerflow_replica.memory import FileMemoryStorage
+from deerflow_replica.memory.base import Scope
+from deerflow_replica.memory.documents import Stored, Unread
 from deerflow_replica.memory.file import file_name
 from waiting import eventually_sync
 
@@ -231,6 +234,29 @@ def test_an_edit_of_equal_size_and_time_is_seen(storage: FileMemoryStorage) -> N
     assert replacement.stat().st_size == status.st_size
     replacement.replace(path)
     assert storage.load()["facts"] == [{"id": "2"}]
+
+
+def test_a_slow_reader_cannot_bring_an_old_copy_back(storage: FileMemoryStorage) -> None:
+    """Between a look at the file and the use of the copy that is known to be the file's, an older copy comes in."""
+    scope = Scope(None, None)
+    assert storage.save({"facts": [{"id": "1"}]})
+    old = storage.load()
+    assert storage.save({**old, "facts": [{"id": "1"}, {"id": "2"}]})
+
+    class Interrupted(FileMemoryStorage):
+        def _read(self, scope: Scope, known: Hashable | None) -> Stored | Unread:
+            read = super()._read(scope, known)
+            self._copies.put(scope, "old", old)
+            return read
+
+    slow = Interrupted(storage.base_dir)
+    slow.reload()
+    read = slow._read(scope, None)
+    assert isinstance(read, Stored)
+    slow._copies.put(scope, read.version, read.document)
+    assert slow.load() == storage.load()
+    assert slow.save({**storage.load(), "mine": 1})
+    assert [fact["id"] for fact in storage.load()["facts"]] == ["1", "2"]
 
 
 def test_a_file_that_is_gone_is_nothing_and_so_is_its_history(storage: FileMemoryStorage) -> None:

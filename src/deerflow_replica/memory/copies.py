@@ -6,39 +6,46 @@ import marshal
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import NamedTuple
 
 from .base import Document, Scope
 
 _MOST_COPIES = 1024
 
 
-class LastCopies:
-    """Private copies by scope, the longest unused ones given up. Thread-safe.
+class Copy(NamedTuple):
+    """One version of a document, packed."""
 
-    Kept packed: a document holds JSON values only, and unpacking one is several times cheaper than `deepcopy`.
+    version: Hashable
+    packed: bytes
+
+    def unpacked(self) -> Document:
+        document: Document = marshal.loads(self.packed)  # noqa: S302  # packed by `LastCopies.put` in this process
+        return document
+
+
+class LastCopies:
+    """The last copy by scope, the longest unused ones given up. Thread-safe.
+
+    Kept packed: a document holds JSON values only, and unpacking one is several times cheaper than `deepcopy`. A copy
+    goes with its version, as a slow reader may put an older one at any time.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._copies: OrderedDict[Scope, tuple[Hashable, bytes]] = OrderedDict()
+        self._copies: OrderedDict[Scope, Copy] = OrderedDict()
 
-    def version(self, scope: Scope) -> Hashable | None:
-        entry = self._copies.get(scope)
-        return entry[0] if entry else None
-
-    def get(self, scope: Scope) -> Document | None:
+    def get(self, scope: Scope) -> Copy | None:
         with self._lock:
-            entry = self._copies.get(scope)
-            if entry is None:
-                return None
-            self._copies.move_to_end(scope)
-        document: Document = marshal.loads(entry[1])  # noqa: S302  # packed by this very object
-        return document
+            copy = self._copies.get(scope)
+            if copy is not None:
+                self._copies.move_to_end(scope)
+            return copy
 
     def put(self, scope: Scope, version: Hashable, document: Document) -> None:
-        entry = version, marshal.dumps(document)
+        copy = Copy(version, marshal.dumps(document))
         with self._lock:
-            self._copies[scope] = entry
+            self._copies[scope] = copy
             self._copies.move_to_end(scope)
             if len(self._copies) > _MOST_COPIES:
                 self._copies.popitem(last=False)

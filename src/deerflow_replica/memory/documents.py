@@ -162,10 +162,9 @@ class DocumentStorage(MemoryStorage):
 
     def _current(self, scope: Scope) -> Document:
         """The stored document, from the last copy if it is still that."""
-        read = self._read(scope, self._copies.version(scope))
-        if read is Unread.KNOWN:
-            return self._copies.get(scope) or self._fresh(scope)
-        return self._seen(scope, read)
+        last = self._copies.get(scope)
+        read = self._read(scope, last.version if last else None)
+        return last.unpacked() if last and read is Unread.KNOWN else self._seen(scope, read)
 
     def _fresh(self, scope: Scope) -> Document:
         return self._seen(scope, self._read(scope, None))
@@ -178,13 +177,13 @@ class DocumentStorage(MemoryStorage):
         return read.document
 
     def _last_seen(self, scope: Scope, error: StoreUnavailableError) -> Document:
-        document = self._copies.get(scope)
-        if document is None:
+        last = self._copies.get(scope)
+        if last is None:
             raise error
         if not self._is_away:
             self._is_away = True
             logger.warning("memory is read from the last copies seen: %s", error)
-        return document
+        return last.unpacked()
 
     def _update(self, scope: Scope, change: Callable[[Document], Document]) -> Document:
         """Store what `change` makes of the current document, computed anew whenever another one came between."""
