@@ -207,7 +207,7 @@ class AppConfig(Section, frozen=True):
         ]
 
     def _at(self, path: tuple[str, ...], message: str) -> ConfigProblem:
-        place = self._provenance.key_places.get(path) or self._provenance.place(path)
+        place = self._provenance.key_place(path) or self._provenance.place(path)
         return ConfigProblem(dotted(path), message, *(place or (None, None, None)))
 
     def _displayed(self) -> dict[str, Any]:

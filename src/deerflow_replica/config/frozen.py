@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NoReturn, Self, SupportsIndex, overload
@@ -14,7 +14,7 @@ from uuid import UUID
 from ..errors import ConfigError, ConfigProblem
 
 MAX_DEPTH = 100
-_SCALARS = (type(None), bool, int, float, str, bytes, date, datetime, time, timedelta, Decimal, UUID)
+_SCALARS = (str, int, type(None), float, bytes, date, time, timedelta, Decimal, UUID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,12 @@ def raw_values(values: Iterable[Any]) -> Iterable[Any]:
     return tuple.__iter__(values) if isinstance(values, FrozenList) else values
 
 
+_ALREADY_FROZEN = frozenset({str, int, bool, type(None), float, FrozenDict, FrozenList, UnsetVariable})
+
+
 def freeze(value: Any) -> Any:
     """An immutable copy of plain data. `ValueError` names anything that is not plain data, and a cycle."""
-    if isinstance(value, (*_SCALARS, FrozenDict, FrozenList, UnsetVariable)):
+    if type(value) in _ALREADY_FROZEN or isinstance(value, _SCALARS):
         return value
     try:
         return _freeze_container(value)

@@ -23,10 +23,9 @@ def problems_of(error: ValidationError, provenance: Provenance) -> list[ConfigPr
 
 def in_file_order(problems: Iterable[ConfigProblem], provenance: Provenance) -> list[ConfigProblem]:
     """Each once: those without a place first, then the main file's, then those of others."""
-    root = provenance.places.get(())
 
     def order(problem: ConfigProblem) -> tuple[bool, str, int, int]:
-        elsewhere = problem.source is not None and root is not None and problem.source != root.source
+        elsewhere = problem.source is not None and problem.source != provenance.source
         return elsewhere, problem.source or "" if elsewhere else "", problem.line or 0, problem.column or 0
 
     return sorted(dict.fromkeys(problems), key=order)
@@ -37,7 +36,7 @@ def _problem(details: Any, provenance: Provenance) -> ConfigProblem:
     given = details["input"]
     if isinstance(given, UnsetVariable):
         return given.problem
-    of_key = provenance.key_places.get(path) if details["type"] == "invalid_key" else None
+    of_key = provenance.key_place(path) if details["type"] == "invalid_key" else None
     place = of_key or provenance.place(path)
     return ConfigProblem(dotted(path), _message(details, path, provenance), *(place or (None, None, None)))
 

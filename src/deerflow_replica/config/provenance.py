@@ -25,8 +25,8 @@ class Place(NamedTuple):
 class Provenance:
     """What loading knew besides the values: the places, the variables, and the folders that paths start from."""
 
-    places: Mapping[Path, Place] = field(default_factory=dict)
-    key_places: Mapping[Path, Place] = field(default_factory=dict)
+    places: Mapping[Path, tuple[str, int | None, int | None]] = field(default_factory=dict)
+    key_places: Mapping[Path, tuple[str, int | None, int | None]] = field(default_factory=dict)
     variables: Mapping[Path, str] = field(default_factory=dict)
     project_root: str | None = None
     home: str | None = None
@@ -36,13 +36,29 @@ class Provenance:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        tables = dict(self.places), dict(self.key_places), dict(self.variables)
+        tables = _plain(self.places), _plain(self.key_places), dict(self.variables)
         return Provenance, (*tables, self.project_root, self.home)
+
+    @property
+    def source(self) -> str | None:
+        """The main file, as it was named."""
+        found = self.places.get(())
+        return found[0] if found else None
+
+    def own_place(self, path: Path) -> Place | None:
+        """The value's own place."""
+        found = self.places.get(path)
+        return Place(*found) if found else None
+
+    def key_place(self, path: Path) -> Place | None:
+        """The place of the key that leads to the value."""
+        found = self.key_places.get(path)
+        return Place(*found) if found else None
 
     def place(self, path: Path) -> Place | None:
         """The value's place, or that of the mapping that lacks it."""
         for length in range(len(path), -1, -1):
-            if found := self.places.get(path[:length]):
+            if found := self.own_place(path[:length]):
                 return found
         return None
 
@@ -59,6 +75,10 @@ class Provenance:
             self.project_root,
             self.home,
         )
+
+
+def _plain(places: Mapping[Path, Any]) -> dict[Path, tuple[Any, ...]]:
+    return {path: tuple(place) for path, place in places.items()}  # a third of the time to pickle named tuples
 
 
 def _below_any(path: Path, roots: tuple[Path, ...]) -> bool:

@@ -59,7 +59,7 @@ def memory_folder(config: AppConfig) -> Path:
 
 def place_of(config: AppConfig, key: str) -> str | None:
     """`config.yaml:5:14`, or None for what came from no file."""
-    place = _provenance(config).places.get(tuple(key.split(".")))
+    place = _provenance(config).own_place(tuple(key.split(".")))
     return str(place) if place is not None else None
 
 
