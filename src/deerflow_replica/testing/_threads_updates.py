@@ -14,8 +14,11 @@ from ..threads.base import ThreadMap
 from ..threads.values import ThreadRecord
 from ._threads_common import Build, ThreadMapFixtures, claimed, until
 
-_CYCLE: dict[str, Any] = {}
-_CYCLE["itself"] = _CYCLE
+
+def _cycle() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["itself"] = value
+    return value
 
 
 async def _expired(threads: ThreadMap, thread_id: str) -> None:
@@ -141,7 +144,7 @@ class UpdateContract(ThreadMapFixtures):
             {"a": "x" * 65_536},
             ["a"],
             "text",
-            _CYCLE,
+            _cycle(),
         ],
         ids=lambda value: repr(value)[:20],
     )
@@ -308,3 +311,15 @@ class UpdateContract(ThreadMapFixtures):
     async def test_a_sync_call_on_the_loop_that_opened_the_map(self, threads: ThreadMap) -> None:
         assert threads.runner.call(threads.claim("t", "ann")).created
         assert threads.runner.call(threads.owner_of("t")) == "ann"
+
+    async def test_cancelled_calls_leak_nothing(self, threads: ThreadMap) -> None:
+        for round_ in range(10):
+            tasks = [asyncio.ensure_future(threads.claim(f"t{round_} {number}", "ann")) for number in range(8)]
+            for _ in range(round_):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert (await threads.claim("after", "ann")).created
+        everything = (await threads.list("ann", limit=1000)).items
+        assert len(everything) == await threads.count("ann")
