@@ -1,0 +1,139 @@
+"""Several real processes on one empty database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deerflow_replica.testing._threads_common import until
+from deerflow_replica.threads import PostgresThreadMap, SqliteThreadMap, ThreadMap
+
+pytestmark = pytest.mark.anyio
+
+_PROCESSES = 5
+_PROGRAM = Path(__file__).with_name("replica_process.py")
+
+
+class Fleet:
+    """The processes; a command is written to all of them before any answer is read."""
+
+    def __init__(self, processes: list[subprocess.Popen[str]]) -> None:
+        self.processes = processes
+
+    def all(self, command: str, **arguments: Any) -> list[Any]:
+        return self.each(command, [arguments] * len(self.processes))
+
+    def each(self, command: str, arguments: list[dict[str, Any]]) -> list[Any]:
+        for process, given in zip(self.processes, arguments, strict=True):
+            assert process.stdin is not None
+            process.stdin.write(json.dumps([command, given]) + "\n")
+            process.stdin.flush()
+        return [json.loads(process.stdout.readline()) for process in self.processes if process.stdout is not None]
+
+
+def started(stack: ExitStack, backend: str, keywords: dict[str, Any]) -> Fleet:
+    command = [sys.executable, str(_PROGRAM), json.dumps([backend, keywords])]
+    processes = [
+        stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        for _ in range(_PROCESSES)
+    ]
+    return Fleet(processes)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def keywords(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    if request.param == "sqlite":
+        return "sqlite", {"path": str(tmp_path / "new" / "threads.db")}
+    dsn, schema = request.getfixturevalue("postgres_dsn"), request.getfixturevalue("postgres_schema")
+    return "postgres", {"dsn": dsn, "schema": f"{schema}_new"}
+
+
+@pytest.fixture
+def fleet(keywords: tuple[str, dict[str, Any]], request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        if keywords[0] == "postgres":
+            stack.callback(_drop_schema, keywords[1])
+        fleet = started(stack, *keywords)
+        assert fleet.all("setup") == [True] * _PROCESSES
+        yield fleet
+
+
+@pytest.fixture
+async def threads(fleet: Fleet, keywords: tuple[str, dict[str, Any]]) -> AsyncIterator[ThreadMap]:
+    backend, given = keywords
+    async with SqliteThreadMap(**given) if backend == "sqlite" else PostgresThreadMap(**given) as threads:
+        yield threads
+
+
+async def test_races(fleet: Fleet, threads: ThreadMap) -> None:
+    """One fleet for all races: starting processes is what takes the time."""
+    await one_of_a_hundred_claimers_owns(fleet, threads)
+    await many_claims_are_shared_out(fleet, threads)
+    await all_merges_survive(fleet, threads)
+    await no_compare_and_set_is_lost(fleet, threads)
+    await one_transfer_and_one_delete_wins(fleet, threads)
+    await sweeps_add_up(fleet, threads)
+
+
+async def one_of_a_hundred_claimers_owns(fleet: Fleet, threads: ThreadMap) -> None:
+    answers = fleet.each("claim", [{"users": [f"{n}-{i}" for i in range(20)]} for n in range(_PROCESSES)])
+    winners = [user for created in answers for user in created]
+    assert len(winners) == 1
+    assert await threads.owner_of("t") == winners[0]
+    assert await threads.count(winners[0]) == 1
+
+
+async def many_claims_are_shared_out(fleet: Fleet, threads: ThreadMap) -> None:
+    created = fleet.each("claim_many", [{"user": f"m{n}", "count": 300} for n in range(_PROCESSES)])
+    assert sum(created) == 300
+    assert [await threads.count(f"m{n}") for n in range(_PROCESSES)] == created
+
+
+async def all_merges_survive(fleet: Fleet, threads: ThreadMap) -> None:
+    await threads.claim("merged", "ann")
+    keys = [[f"{n}-{i}" for i in range(20)] for n in range(_PROCESSES)]
+    fleet.each("merge", [{"thread_id": "merged", "keys": mine} for mine in keys])
+    record = await threads.get("merged", user_id="ann")
+    assert record is not None
+    assert sorted(record.metadata) == sorted(key for mine in keys for key in mine)
+    assert record.version == 1 + 20 * _PROCESSES
+
+
+async def no_compare_and_set_is_lost(fleet: Fleet, threads: ThreadMap) -> None:
+    await threads.claim("counter", "ann", metadata={"n": 0})
+    fleet.all("compare_and_set", thread_id="counter", times=10)
+    record = await threads.get("counter", user_id="ann")
+    assert record is not None
+    assert (record.metadata, record.version) == ({"n": 10 * _PROCESSES}, 1 + 10 * _PROCESSES)
+
+
+async def one_transfer_and_one_delete_wins(fleet: Fleet, threads: ThreadMap) -> None:
+    await threads.claim_many(["given", "deleted"], "ann")
+    done = fleet.each("transfer", [{"thread_id": "given", "to_user_id": f"g{n}"} for n in range(_PROCESSES)])
+    assert sum(done) == 1
+    assert await threads.owner_of("given") == f"g{done.index(True)}"
+    assert sum(fleet.all("delete", thread_id="deleted")) == 1
+
+
+async def sweeps_add_up(fleet: Fleet, threads: ThreadMap) -> None:
+    await threads.claim_many([f"brief {number}" for number in range(100)], "cat", ttl_seconds=0.01)
+
+    async def are_gone() -> bool:
+        return await threads.count("cat") == 0
+
+    await until(are_gone)
+    assert sum(fleet.all("sweep")) == 100
+
+
+def _drop_schema(keywords: dict[str, Any]) -> None:
+    import psycopg
+
+    with psycopg.connect(keywords["dsn"], autocommit=True) as connection:
+        connection.execute(f'DROP SCHEMA IF EXISTS "{keywords["schema"]}" CASCADE'.encode())
