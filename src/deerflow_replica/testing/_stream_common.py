@@ -1,0 +1,112 @@
+"""What the parts of the stream contract share."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from ..stream import END_SENTINEL, StreamBridge, StreamEvent, StreamGap, StreamItem
+
+Build = Callable[..., StreamBridge]
+Open = Callable[..., Any]
+
+DEADLINE_SECONDS = 20.0
+
+
+class StreamFixtures:
+    """`build(**options)` gives one more bridge on the test's own server; keywords are those all backends share."""
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def build(self) -> Build:
+        raise NotImplementedError("a subclass of StreamBridgeContract provides the fixture `build`")
+
+    @pytest.fixture
+    async def open_bridge(self, build: Build) -> AsyncIterator[Open]:
+        """`await open_bridge(**options)`: an open bridge, closed after the test."""
+        async with AsyncExitStack() as stack:
+
+            async def opened(**options: Any) -> StreamBridge:
+                return await stack.enter_async_context(build(**options))
+
+            yield opened
+
+    @pytest.fixture
+    async def bridge(self, open_bridge: Open) -> StreamBridge:
+        made: StreamBridge = await open_bridge()
+        return made
+
+    @pytest.fixture
+    def run_id(self) -> str:
+        return f"run-{uuid.uuid4().hex[:12]}"
+
+
+async def read(
+    bridge: StreamBridge,
+    run_id: str,
+    last_event_id: str | None = None,
+    *,
+    items: int | None = None,
+    heartbeat_interval: float = math.inf,
+) -> list[StreamItem]:
+    """What a subscription yields, to its end or for that many items."""
+    found: list[StreamItem] = []
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        aclosing(bridge.subscribe(run_id, last_event_id=last_event_id, heartbeat_interval=heartbeat_interval)) as feed,
+    ):
+        async for item in feed:
+            found.append(item)
+            if len(found) == items:
+                break
+    return found
+
+
+@asynccontextmanager
+async def reading(
+    bridge: StreamBridge, run_id: str, last_event_id: str | None = None, **options: Any
+) -> AsyncIterator[Callable[[], Any]]:
+    """A subscription that has begun and waits: one heartbeat has come. The result of the call is the next item."""
+    async with aclosing(
+        bridge.subscribe(run_id, last_event_id=last_event_id, **{"heartbeat_interval": 0.05, **options})
+    ) as feed:
+
+        async def next_item(*, beats: bool = False) -> StreamItem:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while True:
+                    item = await anext(feed)
+                    if beats or item.__class__ is StreamGap or item.event != "__heartbeat__":  # type: ignore[union-attr]  # not a gap
+                        return item
+
+        yield next_item
+
+
+async def publish_all(bridge: StreamBridge, run_id: str, count: int, *, start: int = 0, end: bool = False) -> None:
+    for number in range(start, start + count):
+        await bridge.publish(run_id, "n", number)
+    await (bridge.publish_end(run_id) if end else bridge.flush(run_id))
+
+
+async def ids(bridge: StreamBridge, run_id: str, count: int) -> list[str]:
+    """The ids of all events of a stream that has `count` of them, trimmed ones too."""
+    first = (await read(bridge, run_id, items=1))[0]
+    assert isinstance(first, StreamEvent)
+    epoch = first.id.partition("-")[0]
+    return [f"{epoch}-{seq}" for seq in range(count)]
+
+
+def numbers(items: list[StreamItem]) -> list[Any]:
+    """The data of the events, without END; a gap fails."""
+    assert not any(isinstance(item, StreamGap) for item in items), items
+    return [item.data for item in items if isinstance(item, StreamEvent) and item is not END_SENTINEL]
