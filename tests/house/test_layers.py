@@ -13,9 +13,9 @@ import deerflow_replica
 PACKAGE = Path(deerflow_replica.__file__).parent
 PROJECT = Path(__file__).parents[2]
 
-# A driver package, and what the path of a file that may import it ends with or contains.
+# A driver package, and how the path of a file that may import it ends, or a folder on it.
 HOMES = {
-    "redis": ("redis.py", "stream/hub.py", "stream/publisher.py"),
+    "redis": ("redis.py", "/stream/hub.py", "/stream/publisher.py"),
     "psycopg": ("postgres.py",),
     "psycopg_pool": ("postgres.py",),
     "pymongo": ("mongodb.py",),
@@ -61,7 +61,7 @@ def test_every_module_is_looked_at() -> None:
 
 def is_home(path: Path, homes: tuple[str, ...]) -> bool:
     place = f"/{path.relative_to(PACKAGE).as_posix()}"
-    return any(home in place if home.endswith("/") else place.endswith(f"/{home}") for home in homes)
+    return any(home in place if home.endswith("/") else place.endswith(home) for home in homes)
 
 
 def sources() -> Iterator[Path]:
