@@ -40,12 +40,8 @@ class Scripted(BaseChatModel):
     """Answers one step of its script after the other; waits for ever where the script says `HANG`."""
 
     name: str | None = "scripted"
-    _script: Iterator[Step] = PrivateAttr()
+    _script: Iterator[Step] = PrivateAttr(default_factory=lambda: iter(()))
     _waiting: asyncio.Event = PrivateAttr(default_factory=asyncio.Event)
-
-    def __init__(self, *script: Step, **fields: Any) -> None:
-        super().__init__(**fields)
-        self._script = iter(script)
 
     @property
     def _llm_type(self) -> str:
@@ -96,14 +92,26 @@ class Streaming(Scripted):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **_: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        yield ChatGenerationChunk(message=AIMessageChunk("token "))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="token "))
         answer = self.next()
         if answer is HANG:
             await self.hang()
-        yield ChatGenerationChunk(message=AIMessageChunk(answer.content, usage_metadata=answer.usage_metadata))
+        yield ChatGenerationChunk(message=AIMessageChunk(content=answer.content, usage_metadata=answer.usage_metadata))
 
 
 HANG = AIMessage("never")
+
+
+def scripted(*script: Step) -> Scripted:
+    model = Scripted()
+    model._script = iter(script)
+    return model
+
+
+def streaming(*script: Step) -> Streaming:
+    model = Streaming()
+    model._script = iter(script)
+    return model
 
 
 class Weather(BaseModel):
@@ -136,7 +144,7 @@ HOWS = pytest.mark.parametrize("how", ["sync", "async", "streamed"])
 
 @HOWS
 async def test_an_answer_counts_with_its_tokens_and_its_duration(counters: ModelCounters, how: str) -> None:
-    model = Streaming(ANSWER) if how == "streamed" else Scripted(ANSWER)
+    model = streaming(ANSWER) if how == "streamed" else scripted(ANSWER)
     await run(agent(counters, model), how)
     assert counted(counters) == {"call_count": 1, "success_count": 1, **COUNTED}
     latency = counters.local_totals()["scripted"].latency
@@ -147,7 +155,7 @@ async def test_an_answer_counts_with_its_tokens_and_its_duration(counters: Model
 @HOWS
 async def test_a_failure_is_counted_and_comes_out_as_it_was(counters: ModelCounters, how: str) -> None:
     error = ConnectionError("gone")
-    model = Streaming(error) if how == "streamed" else Scripted(error)
+    model = streaming(error) if how == "streamed" else scripted(error)
     with pytest.raises(ConnectionError) as raised:
         await run(agent(counters, model), how)
     assert raised.value is error
@@ -157,7 +165,7 @@ async def test_a_failure_is_counted_and_comes_out_as_it_was(counters: ModelCount
 
 @pytest.mark.parametrize("how", ["async", "streamed"])
 async def test_a_cancelled_call_is_no_call(counters: ModelCounters, how: str) -> None:
-    model = Streaming(HANG) if how == "streamed" else Scripted(HANG)
+    model = streaming(HANG) if how == "streamed" else scripted(HANG)
     running = asyncio.create_task(run(agent(counters, model), how))
     await model._waiting.wait()
     running.cancel()
@@ -169,14 +177,14 @@ async def test_a_cancelled_call_is_no_call(counters: ModelCounters, how: str) ->
 async def test_a_timeout_around_the_agent_is_a_cancellation(counters: ModelCounters) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await agent(counters, Scripted(HANG)).ainvoke(INPUT)
+            await agent(counters, scripted(HANG)).ainvoke(INPUT)
     assert counted(counters) == {"cancelled_count": 1}
 
 
 @HOWS
 async def test_a_timeout_of_the_model_is_a_failure(counters: ModelCounters, how: str) -> None:
     with pytest.raises(TimeoutError):
-        await run(agent(counters, Scripted(TimeoutError())), how)
+        await run(agent(counters, scripted(TimeoutError())), how)
     assert counters.local_totals()["scripted"].failures_by_kind == {"transient": 1}
 
 
@@ -187,7 +195,7 @@ async def test_a_keyboard_interrupt_is_no_failure(counters: ModelCounters) -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        middleware.wrap_model_call(_request(Scripted()), handler)
+        middleware.wrap_model_call(_request(scripted()), handler)
     assert counted(counters) == {"cancelled_count": 1}
 
 
@@ -196,7 +204,7 @@ async def test_interrupted_and_resumed_is_control_flow_and_then_a_success(counte
     def ask() -> AIMessage:
         return AIMessage(interrupt("may I?"))
 
-    graph = agent(counters, Scripted(ask, ask), checkpointer=InMemorySaver())
+    graph = agent(counters, scripted(ask, ask), checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "t"}}
 
     async def invoke(value: Any) -> Any:
@@ -223,26 +231,26 @@ async def test_an_answer_that_does_not_parse_is_an_answer_with_tokens(counters: 
     answer = AIMessage("", tool_calls=[call], usage_metadata=USAGE)
     strategy = ToolStrategy(Weather, handle_errors=False)
     with pytest.raises(StructuredOutputError):
-        await run(agent(counters, Scripted(answer), response_format=strategy), how)
+        await run(agent(counters, scripted(answer), response_format=strategy), how)
     assert counted(counters) == {"call_count": 1, "success_count": 1, "parse_error_count": 1, **COUNTED}
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 async def test_every_attempt_of_a_retry_outside_is_a_call(counters: ModelCounters, how: str) -> None:
     retry = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False)
-    model = Scripted(ConnectionError(), TimeoutError(), ANSWER)
+    model = scripted(ConnectionError(), TimeoutError(), ANSWER)
     await run(agent(counters, model, retry), how)
     assert counted(counters) == {"call_count": 3, "success_count": 1, "failure_count": 2, **COUNTED}
 
 
 async def test_many_runs_at_once_through_one_middleware(counters: ModelCounters) -> None:
-    graph = agent(counters, Scripted(*[ANSWER] * 50))
+    graph = agent(counters, scripted(*[ANSWER] * 50))
     await asyncio.gather(*[run(graph, how) for how in ("sync", "async") * 25])
     assert counted(counters) == {"call_count": 50, "success_count": 50, **{k: n * 50 for k, n in COUNTED.items()}}
 
 
 async def test_closed_counters_do_not_fail_a_call(counters: ModelCounters, caplog: pytest.LogCaptureFixture) -> None:
-    graph = agent(counters, Scripted(ANSWER, ConnectionError(), ANSWER))
+    graph = agent(counters, scripted(ANSWER, ConnectionError(), ANSWER))
     await counters.close()
     with caplog.at_level(logging.WARNING):
         assert (await graph.ainvoke(INPUT))["messages"][-1].content == ANSWER.content
@@ -256,7 +264,7 @@ async def test_closed_counters_do_not_fail_a_call(counters: ModelCounters, caplo
 async def test_sync_durability_is_stored_when_the_call_returns(tmp_path: Path, how: str) -> None:
     path = tmp_path / "counters.db"
     async with SqliteModelCounters(path, durability="sync", flush_interval_seconds=3600) as counters:
-        graph = agent(counters, Scripted(ANSWER, ConnectionError()))
+        graph = agent(counters, scripted(ANSWER, ConnectionError()))
         await run(graph, how)
         with pytest.raises(ConnectionError):
             await run(graph, how)
@@ -267,7 +275,7 @@ async def test_sync_durability_is_stored_when_the_call_returns(tmp_path: Path, h
 
 async def test_sync_durability_stores_a_cancelled_call(tmp_path: Path) -> None:
     path = tmp_path / "counters.db"
-    model = Scripted(HANG)
+    model = scripted(HANG)
     async with SqliteModelCounters(path, durability="sync", flush_interval_seconds=3600) as counters:
         running = asyncio.create_task(run(agent(counters, model), "async"))
         await model._waiting.wait()
@@ -280,19 +288,19 @@ async def test_sync_durability_stores_a_cancelled_call(tmp_path: Path) -> None:
 
 async def test_a_closing_coroutine_does_not_wait_for_the_store(tmp_path: Path) -> None:
     async with SqliteModelCounters(tmp_path / "counters.db", durability="sync") as counters:
-        model = Scripted(HANG)
+        model = scripted(HANG)
 
         async def handler(_: Any) -> Any:
             await asyncio.Event().wait()
 
         call = ModelCounterMiddleware(counters).awrap_model_call(_request(model), handler)
-        call.send(None)  # type: ignore[attr-defined]  # a coroutine, not any awaitable
-        call.close()  # type: ignore[attr-defined]  # the same
+        call.send(None)
+        call.close()
         assert counted(counters) == {"cancelled_count": 1}
 
 
 def test_a_given_name_belongs_to_the_very_object(counters: ModelCounters) -> None:
-    fast, slow = Scripted(ANSWER), Scripted(ANSWER)
+    fast, slow = scripted(ANSWER), scripted(ANSWER)
     middleware = ModelCounterMiddleware(counters, models={"fast": fast, "slow": slow})
     for model in (fast, slow):
         create_agent(model, [], middleware=[middleware]).invoke(INPUT)

@@ -15,6 +15,7 @@ from ..errors import StoreUnavailableError
 with extra("postgres"):
     import psycopg
     from psycopg import AsyncConnection
+    from psycopg.rows import tuple_row
     from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class PostgresDatabase:
                 min_size=1,
                 max_size=self._max_size,
                 timeout=self._timeout_seconds,
+                # The pool's attempts back off: after 5 minutes of them, a server that is back stays unseen for minutes.
+                reconnect_timeout=self._timeout_seconds,
                 kwargs={"autocommit": True, "prepare_threshold": None},
                 open=False,
             )
@@ -155,8 +158,9 @@ async def exclusive(connection: Connection, name: str) -> AsyncIterator[None]:
     """
     while True:
         async with connection.transaction():
-            cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name])
-            row = await cursor.fetchone()
+            async with connection.cursor(row_factory=tuple_row) as cursor:  # a borrowed pool may make dicts of rows
+                await cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+                row = await cursor.fetchone()
             if row is not None and row[0]:
                 yield
                 return

@@ -108,7 +108,8 @@ class ModelCounters(ABC):
         await self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_flusher", None) is not None and self._state == "open":
+        if (flusher := getattr(self, "_flusher", None)) is not None and self._state == "open":
+            flusher.stop()
             warnings.warn(f"{type(self).__name__} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     # Counting
