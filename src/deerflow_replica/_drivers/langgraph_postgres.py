@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from .._extras import extra
 from .postgres import exclusive, postgres_errors
@@ -81,10 +83,21 @@ async def store_on(pool: DictPool, dsn: str, options: Mapping[str, Any]) -> Asyn
 
 
 async def _alone(dsn: str, set_up: Callable[[], Awaitable[None]]) -> None:
-    """LangGraph's migrations do not expect company."""
+    """LangGraph's migrations do not expect company.
+
+    The lock is the session's, and polled: their CREATE INDEX CONCURRENTLY waits for every transaction that is open.
+    """
     with postgres_errors():
-        async with (
-            await AsyncConnection.connect(dsn, autocommit=True) as connection,
-            exclusive(connection, "deerflow_replica:langgraph"),
-        ):
-            await set_up()
+        async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+            while not await _one(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"):  # noqa: ASYNC110  # not an event of this process
+                await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311  # jitter, not a secret
+            try:
+                await set_up()
+            finally:
+                await _one(connection, "SELECT pg_advisory_unlock(hashtextextended(%s, 0))")
+
+
+async def _one(connection: AsyncConnection[Any], question: LiteralString) -> bool:
+    cursor = await connection.execute(question, ["deerflow_replica:langgraph"])
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
