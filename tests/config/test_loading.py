@@ -103,7 +103,10 @@ def test_a_problem_between_sections_is_found_beside_one_inside_another(write: Wr
         ("x: &x {<<: *x}\n", "config.yaml:1:4 an alias refers to a node that contains it"),
         ("x: *nowhere\n", "config.yaml:1:4 found undefined alias"),
         ("x: {[1]: 2}\n", "config.yaml:1:5 a key should be a plain value"),
-        ("x: 2001-99-99\n", "config.yaml:1:4 "),
+        ("x: 2001-99-99\n", "config.yaml:1:4 not a value of type timestamp"),
+        ("x: !!int hunter2\n", "config.yaml:1:4 not a value of type int"),
+        ("database: 3\n", "config.yaml:1:11 database: should be a mapping (got 3)"),
+        ("models: {}\n", "config.yaml:1:9 models: should be a list (got {})"),
         ("x: {<<: 3}\n", "config.yaml:1:9 a merge key needs a mapping"),
         ("a: 1\nx: " + "[" * 101 + "]" * 101, "config.yaml:2:103 nested more than 100 levels deep"),
         ("1: x\n", "config.yaml:1:1 "),
@@ -122,6 +125,22 @@ def test_a_hundred_levels_are_read(write: Write) -> None:
 def test_aliases_that_expand_without_end_are_refused(write: Write) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    assert "more than 100000 nodes" in problems("\n".join(lines), write)[0]
+
+
+@pytest.mark.parametrize("link", ["[*a{}]", "{{<<: *a{}}}"])
+def test_chains_of_aliases_count_as_levels(link: str, write: Write) -> None:
+    lines = ["a0: &a0 {k: 1}"] + [f"a{n}: &a{n} {link.format(n - 1)}" for n in range(1, 3000)]
+    assert "nested more than 100 levels deep after aliases" in problems("\n".join(lines), write)[0]
+
+
+def test_a_large_file_is_read(write: Write) -> None:
+    write("x:\n" + "".join(f"  k{n}: [1]\n" for n in range(33_000)))
+    assert len(AppConfig.from_file(env={}).get("x")) == 33_000
+
+
+def test_merges_that_expand_without_end_are_refused(write: Write) -> None:
+    lines = ["a0: &a0 {k: 1}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 40)]
     assert "more than 100000 nodes" in problems("\n".join(lines), write)[0]
 
 

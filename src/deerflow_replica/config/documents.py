@@ -135,11 +135,8 @@ class _Walk:
             self._constructor.dispose()
 
     def _value(self, node: yaml.Node, path: Path) -> Any:
-        self._count(node)
         self._document.places[path] = self._document.place_of(node)
-        if id(node) in self._open:
-            _fail(self._document.source, "an alias refers to a node that contains it", node.start_mark)
-        self._open.add(id(node))
+        self._enter(node)
         try:
             return self._plain(node, path)
         finally:
@@ -177,10 +174,7 @@ class _Walk:
             yield (key, *pair)
 
     def _merged(self, node: yaml.Node, path: Path) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
-        self._count(node)
-        if id(node) in self._open:
-            _fail(self._document.source, "an alias refers to a node that contains it", node.start_mark)
-        self._open.add(id(node))
+        self._enter(node)
         if isinstance(node, yaml.MappingNode):
             yield from self._pairs(node, path)
         elif isinstance(node, yaml.SequenceNode) and all(isinstance(part, yaml.MappingNode) for part in node.value):
@@ -212,10 +206,16 @@ class _Walk:
             return node.value
         try:
             return self._constructor.construct_object(node, deep=True)
-        except (ValueError, OverflowError, LookupError) as error:
-            _fail(self._document.source, str(error), node.start_mark)
+        except (ValueError, OverflowError, LookupError):  # their texts quote the value, which may be a secret
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            _fail(self._document.source, f"not a value of type {kind}", node.start_mark)
 
-    def _count(self, node: yaml.Node) -> None:
-        self._nodes += 1
+    def _enter(self, node: yaml.Node) -> None:
+        if id(node) in self._open:
+            _fail(self._document.source, "an alias refers to a node that contains it", node.start_mark)
+        if len(self._open) > MAX_DEPTH:
+            _fail(self._document.source, f"nested more than {MAX_DEPTH} levels deep after aliases", node.start_mark)
+        self._open.add(id(node))
+        self._nodes += 1 + (len(node.value) if isinstance(node, yaml.MappingNode) else 0)  # keys are nodes, too
         if self._nodes > MAX_NODES:
             _fail(self._document.source, f"more than {MAX_NODES} nodes after aliases", node.start_mark)

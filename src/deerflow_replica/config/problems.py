@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from .provenance import Path, Provenance
 from .variables import dotted
 
 _SHOWN = 80
+_PLAINER = MappingProxyType({"model_type": "should be a mapping", "tuple_type": "should be a list"})
 
 
 def problems_of(error: ValidationError, provenance: Provenance) -> list[ConfigProblem]:
@@ -43,7 +45,7 @@ def _problem(details: Any, provenance: Provenance) -> ConfigProblem:
 
 def _message(details: Any, path: Path, provenance: Provenance) -> str:
     text: str = details["msg"].removeprefix("Value error, ")
-    message = text[:1].lower() + text[1:]
+    message = _PLAINER.get(details["type"], text[:1].lower() + text[1:])
     if details["type"] == "missing":
         return message
     return f"{message} (got {_shown(details['input'], path, provenance)})"
