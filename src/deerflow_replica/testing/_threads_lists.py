@@ -66,7 +66,8 @@ class ListContract(ThreadMapFixtures):
         cursor = (await threads.list("ann", **query)).next_cursor
         assert cursor is not None
         assert cursor.isascii()
-        assert (await threads.list("ann", cursor=cursor, **query | {"limit": 5})).items
+        more: dict[str, Any] = {**query, "limit": 5}
+        assert (await threads.list("ann", cursor=cursor, **more)).items
         others: tuple[dict[str, Any], ...] = (
             {"sort_by": "created_at"},
             {"sort_order": "asc"},

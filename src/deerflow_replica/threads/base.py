@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import copy
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -16,14 +15,12 @@ from uuid import UUID
 
 from .._sync import Runner
 from ..errors import StoreUnavailableError
-from . import rules, validation
-from .paging import Filters, Query, binding, position, read_cursor, start, write_cursor
+from . import inputs, rules, validation
+from .paging import Filters, Query, binding, position, write_cursor
 from .rules import Changes, NewThread, Row, Rule
-from .values import ANY_USER, UNSET, AnyUser, Claim, SortBy, SortOrder, ThreadPage, ThreadRecord, Unset
+from .values import UNSET, AnyUser, Claim, SortBy, SortOrder, ThreadPage, ThreadRecord, Unset
 
 T = TypeVar("T")
-
-_MOST_OFFSET = 2**62  # what every backend's integer can hold
 
 
 class ThreadMap(ABC):
@@ -113,7 +110,7 @@ class ThreadMap(ABC):
         An own thread is granted and left as it is. A foreign one, live or deleted, is refused without a record.
         """
         key = validation.thread_key(thread_id)
-        new = self._new_thread(user_id, assistant_id, display_name, status, metadata, ttl_seconds)
+        new = inputs.new_thread(user_id, assistant_id, display_name, status, metadata, self._ttl_of(ttl_seconds))
         return (await self._claim_all([key], new))[key]
 
     async def claim_many(
@@ -132,7 +129,7 @@ class ThreadMap(ABC):
         A repeated id is `created` once. One bad id refuses the whole call.
         """
         keys = validation.claimed_keys(thread_ids)
-        new = self._new_thread(user_id, assistant_id, display_name, status, metadata, ttl_seconds)
+        new = inputs.new_thread(user_id, assistant_id, display_name, status, metadata, self._ttl_of(ttl_seconds))
         return _in_order(keys, await self._claim_all(builtins.list(dict.fromkeys(keys)), new))
 
     async def owner_of(self, thread_id: str | UUID) -> str | None:
@@ -149,7 +146,7 @@ class ThreadMap(ABC):
 
     async def get(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> ThreadRecord | None:
         """The thread, or None when it is missing or somebody else's. `ANY_USER` is for trusted code."""
-        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
+        key, user = validation.thread_key(thread_id), inputs.user_or_any(user_id)
         now, row = await self._read_one(key)
         seen = rules.visible(row, now, user)
         return None if seen is None else rules.record_of(seen)
@@ -174,15 +171,15 @@ class ThreadMap(ABC):
         walk shows every thread that lives throughout exactly once; in `updated_at` descending order none twice.
         `offset` costs time in proportion, and excludes a cursor.
         """
-        filters = _filters(status, metadata, ids)
-        query = self._query(user_id, filters, limit, cursor, offset, sort_by, sort_order)
+        filters = inputs.filters(status, metadata, ids)
+        query = inputs.query(self._tenant, user_id, filters, limit, cursor, offset, sort_by, sort_order)
         self._check_open()
         rows = await self._page(query)
         return self._as_page(rows, query, limit)
 
     async def count(self, user_id: str, *, status: str | None = None, metadata: Mapping[str, Any] | None = None) -> int:
         """How many live threads the user has, exactly; the filters are those of `list`."""
-        user, filters = validation.user_key(user_id), _filters(status, metadata, None)
+        user, filters = validation.user_key(user_id), inputs.filters(status, metadata, None)
         self._check_open()
         return await self._count(user, filters)
 
@@ -207,7 +204,7 @@ class ThreadMap(ABC):
         `updated_at` strictly greater and renews the expiry. `if_version` that differs: `VersionConflictError` with
         the current `ThreadRecord`, for the owner only.
         """
-        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
+        key, user = validation.thread_key(thread_id), inputs.user_or_any(user_id)
         changes = Changes(
             assistant_id=UNSET
             if assistant_id is UNSET
@@ -222,14 +219,14 @@ class ThreadMap(ABC):
             ttl=UNSET if ttl_seconds is UNSET else validation.optional_micros("ttl_seconds", ttl_seconds),
             touch=bool(touch),
             if_version=validation.optional_version(if_version),
-            change=_change_name(),
+            change=inputs.change_name(),
         )
         return await self._apply(key, rules.update(user, changes))
 
     async def touch(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> bool:
         """`update` without fields, for callers who do not need the record: False when it is missing or foreign."""
-        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
-        return await self._apply(key, rules.touch(user, _change_name()))
+        key, user = validation.thread_key(thread_id), inputs.user_or_any(user_id)
+        return await self._apply(key, rules.touch(user, inputs.change_name()))
 
     async def transfer(
         self, thread_id: str | UUID, from_user_id: str, to_user_id: str, *, if_version: int | None = None
@@ -239,12 +236,12 @@ class ThreadMap(ABC):
         giver = validation.user_key(from_user_id, "from_user_id")
         taker = validation.user_key(to_user_id, "to_user_id")
         version = validation.optional_version(if_version)
-        return await self._apply(key, rules.transfer(giver, taker, version, _change_name()))
+        return await self._apply(key, rules.transfer(giver, taker, version, inputs.change_name()))
 
     async def delete(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> bool:
         """Remove the entry and its metadata; True once. A tombstone keeps the id from everyone but its former owner."""
-        key, user = validation.thread_key(thread_id), _user_or_any(user_id)
-        return await self._apply(key, rules.delete(user, self._tombstone, _change_name()))
+        key, user = validation.thread_key(thread_id), inputs.user_or_any(user_id)
+        return await self._apply(key, rules.delete(user, self._tombstone, inputs.change_name()))
 
     async def check_access(self, thread_id: str | UUID, user_id: str | None, *, require_existing: bool = True) -> bool:
         """May this user use this thread? With `require_existing=False` also one that nobody has or had.
@@ -263,7 +260,7 @@ class ThreadMap(ABC):
         """
         most = validation.whole_number("limit", limit, 1, 1000)
         self._check_open()
-        return await self._sweep(most, _change_name())
+        return await self._sweep(most, inputs.change_name())
 
     # What a backend fills in. Every hook sees this map's tenant only, live rows and tombstones alike, checked input.
 
@@ -333,49 +330,10 @@ class ThreadMap(ABC):
         self._check_open()
         return await self._read(keys) if keys else (0, {})
 
-    def _new_thread(
-        self,
-        user_id: str,
-        assistant_id: str | None,
-        display_name: str | None,
-        status: str,
-        metadata: Mapping[str, Any] | None,
-        ttl_seconds: float | Unset | None,
-    ) -> NewThread:
-        return NewThread(
-            user_id=validation.user_key(user_id),
-            assistant_id=validation.optional_text("assistant_id", assistant_id, 255),
-            display_name=validation.optional_text("display_name", display_name, 1024),
-            status=validation.status_text(status),
-            metadata=validation.metadata_text(metadata),
-            ttl=self._ttl if ttl_seconds is UNSET else validation.optional_micros("ttl_seconds", ttl_seconds),
-            change=_change_name(),
-        )
-
-    def _query(
-        self,
-        user_id: str,
-        filters: Filters,
-        limit: int,
-        cursor: str | None,
-        offset: int,
-        sort_by: SortBy,
-        sort_order: SortOrder,
-    ) -> Query:
-        user = validation.user_key(user_id)
-        validation.one_of("sort_by", sort_by, ("updated_at", "created_at"))
-        validation.one_of("sort_order", sort_order, ("desc", "asc"))
-        skipped = min(validation.whole_number("offset", offset, 0), _MOST_OFFSET)
-        if cursor is not None and skipped:
-            raise ValueError("pass either a cursor or an offset")
-        after = start(sort_order)
-        if cursor is not None:
-            after = read_cursor(cursor, binding(self._tenant, user, sort_by, sort_order, filters))
-        one_more = validation.whole_number("limit", limit, 1, 1000) + 1
-        return Query(user, filters, sort_by, sort_order, after, one_more, skipped)
+    def _ttl_of(self, ttl_seconds: float | Unset | None) -> int | None:
+        return self._ttl if ttl_seconds is UNSET else validation.optional_micros("ttl_seconds", ttl_seconds)
 
     def _as_page(self, rows: builtins.list[Row], query: Query, limit: int) -> ThreadPage:
-        """The query asked for one row more than the page shows: if it came, there is a next page."""
         next_cursor = None
         if len(rows) > limit:
             bound_to = binding(self._tenant, query.user_id, query.sort_by, query.sort_order, query.filters)
@@ -392,22 +350,6 @@ class ThreadMap(ABC):
             raise StoreUnavailableError("the thread map is closed")
 
 
-def _user_or_any(user_id: str | AnyUser) -> str | AnyUser:
-    return ANY_USER if user_id is ANY_USER else validation.user_key(user_id)
-
-
-def _kept_or_text(name: str, value: str | Unset | None, longest: int) -> str | Unset | None:
-    return UNSET if value is UNSET else validation.optional_text(name, value, longest)
-
-
-def _filters(status: str | None, metadata: Mapping[str, Any] | None, ids: Iterable[str | UUID] | None) -> Filters:
-    return Filters(
-        status=None if status is None else validation.status_text(status),
-        metadata=validation.metadata_text(metadata),
-        ids=None if ids is None else frozenset(validation.thread_keys(ids)),
-    )
-
-
 def _in_order(keys: builtins.list[str], claims: dict[str, Claim]) -> builtins.list[Claim]:
     """The answers in input order; a repeated id is `created` the first time only."""
     answers, seen = [], set[str]()
@@ -416,8 +358,3 @@ def _in_order(keys: builtins.list[str], claims: dict[str, Claim]) -> builtins.li
         answers.append(Claim(key, claim.granted, claim.created and key not in seen, claim.record))
         seen.add(key)
     return answers
-
-
-def _change_name() -> str:
-    """A name for one write, by which a repeated attempt recognises that the first one had arrived."""
-    return secrets.token_hex(8)

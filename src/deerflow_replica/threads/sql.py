@@ -13,6 +13,7 @@ from .validation import table_name
 from .values import SortBy, SortOrder
 
 _BEYOND: tuple[tuple[SortOrder, str, str], ...] = (("desc", "<", "DESC"), ("asc", ">", "ASC"))
+_PACKAGE = __name__.rpartition(".")[0]
 _SORTS: tuple[SortBy, ...] = ("updated_at", "created_at")
 
 
@@ -31,10 +32,10 @@ def statements_of(file: str, table: str, schema: str | None = None) -> Statement
     identifiers = {"table": quoted(schema, plain)} | {
         f"by_{order}": quoted(f"{plain}_by_{order}") for order in ("updated", "created", "expires", "deleted")
     }
-    by_name = load_statements(__package__, file, **identifiers)
-    pages = {
+    by_name = load_statements(_PACKAGE, file, **identifiers)
+    pages: dict[tuple[SortBy, SortOrder], str] = {
         (sort_by, sort_order): load_statements(
-            __package__, file, sort=sort_by, beyond=beyond, direction=direction, **identifiers
+            _PACKAGE, file, sort=sort_by, beyond=beyond, direction=direction, **identifiers
         )["page"]
         for sort_by in _SORTS
         for sort_order, beyond, direction in _BEYOND
