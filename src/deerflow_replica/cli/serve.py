@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..config import AppConfig
-from ..errors import MissingExtraError, ReplicaError
+from ..errors import ConfigError, MissingExtraError, ReplicaError
 from .loading import fail, load_attribute, load_config, load_graphs
 
 
@@ -37,12 +38,14 @@ def serve(
 
         supervise(_child_arguments(graph, config, auth, log_level), listener, replicas)
         return
-    from .server import run_server
-
     try:
-        run_server(loaded, graphs, listener, authenticate=authenticate, log_level=log_level, lifeline=lifeline)
-    except (MissingExtraError, ReplicaError) as error:
-        fail(str(error), code=2 if isinstance(error, MissingExtraError) else 1)
+        from .server import serve_replica
+
+        asyncio.run(
+            serve_replica(loaded, graphs, listener, authenticate=authenticate, log_level=log_level, lifeline=lifeline)
+        )
+    except ReplicaError as error:
+        fail(str(error), code=2 if isinstance(error, (ConfigError, MissingExtraError)) else 1)
 
 
 def _require_shared_parts(config: AppConfig) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from .._extras import extra
 from ..config import AppConfig
-from ..gateway import create_app
+from ..gateway import create_app, deep_stream
+from ..replica import open_replica
 
 with extra("gateway"):
     import uvicorn
@@ -22,9 +23,11 @@ KEEP_ALIVE_SECONDS = 75  # above the idle time of the usual balancers, so that t
 class ReplicaServer(uvicorn.Server):
     """A uvicorn server whose signals are ours: the app learns of SIGTERM before uvicorn waits for open responses."""
 
-    def __init__(self, config: uvicorn.Config, lifeline: int | None) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Any, lifeline: int | None) -> None:
         super().__init__(config)
+        self._gateway = gateway
         self._lifeline = lifeline
+        self._leaving: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -39,10 +42,19 @@ class ReplicaServer(uvicorn.Server):
             self._forget_lifeline()
 
     def _leave(self) -> None:
-        """A second signal skips the wait."""
-        if self.should_exit:
+        """Drain, then exit; a second signal skips the wait."""
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self._leaving.cancel()
             self.force_exit = True
-        self.should_exit = True
+
+    async def _drain(self) -> None:
+        try:
+            await self._gateway.drain()
+        finally:
+            self._gateway.close_streams()
+            self.should_exit = True
 
     def _parent_is_gone(self) -> None:
         self._forget_lifeline()
@@ -54,7 +66,7 @@ class ReplicaServer(uvicorn.Server):
             self._lifeline = None
 
 
-def run_server(
+async def serve_replica(
     config: AppConfig,
     graphs: Mapping[str, Any],
     listener: socket.socket,
@@ -63,16 +75,11 @@ def run_server(
     log_level: str = "info",
     lifeline: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or until the pipe `lifeline` is closed by whoever holds its other end."""
-    settings = uvicorn.Config(
-        create_app(config, graphs, authenticate=authenticate),
-        log_level=log_level,
-        lifespan="on",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(config.gateway.drain_timeout_seconds),
-    )
-    server = ReplicaServer(settings, lifeline)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(server.serve(sockets=[listener]))
-    if not server.started:
-        raise SystemExit(1)
+    """Serve until SIGTERM or SIGINT, or until the pipe `lifeline` is closed by whoever holds its other end.
+
+    Raises what `open_replica` raises, before anything is served.
+    """
+    async with open_replica(deep_stream(config)) as replica:
+        app = create_app(replica, graphs, authenticate=authenticate)
+        settings = uvicorn.Config(app, log_level=log_level, lifespan="off", timeout_keep_alive=KEEP_ALIVE_SECONDS)
+        await ReplicaServer(settings, app.state.gateway, lifeline).serve(sockets=[listener])

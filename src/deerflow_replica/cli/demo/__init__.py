@@ -27,7 +27,7 @@ def demo(
     try:
         outcome = asyncio.run(_measure(Progress(console, quiet=json)))
     except (TimeoutError, ReplicaError, RuntimeError) as error:
-        typer.echo(f"BROKEN: the demo did not end: {error or 'out of time'}", err=True)
+        typer.echo(f"BROKEN: the demo did not end: {str(error) or 'out of time'}", err=True)
         raise typer.Exit(1) from None
     if json:
         typer.echo(outcome.as_json())

@@ -15,11 +15,13 @@ class RoundRobinProxy:
         self._count = len(ports)
         self._next_port = itertools.cycle(ports)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
-        assert self._server is not None, "the proxy is not open"  # noqa: S101  # a mistake of the demo itself
+        if self._server is None:
+            raise RuntimeError("the proxy is not open")
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def cut(self) -> None:
@@ -29,13 +31,20 @@ class RoundRobinProxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RoundRobinProxy]:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         try:
             yield self
         finally:
             self._server.close()
             self.cut()
+            if self._serving:
+                await asyncio.wait(self._serving)
             await self._server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +17,9 @@ with extra("embedded"):
     import httpx
     from langgraph_sdk import get_client
     from langgraph_sdk.client import LangGraphClient
-    from langgraph_sdk.schema import StreamPart
+    from langgraph_sdk.schema import StreamMode, StreamPart
 
-MODES = ["updates", "messages-tuple"]
+MODES: tuple[StreamMode, ...] = ("updates", "messages-tuple")
 TERMINAL_SECONDS_LIMIT = 15.0
 
 
@@ -65,15 +66,16 @@ class User:
     model_answers: int = 0
 
     @classmethod
-    def of(cls, fleet: Fleet, name: str) -> User:
-        client = get_client(url=fleet.proxy.url, api_key=None, headers={"x-demo-user": name})
-        user = cls(name, client)
+    @asynccontextmanager
+    async def of(cls, fleet: Fleet, name: str) -> AsyncIterator[User]:
+        async with get_client(url=fleet.proxy.url, api_key=None, headers={"x-demo-user": name}) as client:
+            user = cls(name, client)
 
-        async def note_replica(response: httpx.Response) -> None:
-            user.replicas.append(response.headers[REPLICA_HEADER])
+            async def note_replica(response: httpx.Response) -> None:
+                user.replicas.append(response.headers[REPLICA_HEADER])
 
-        client.http.client.event_hooks["response"].append(note_replica)
-        return user
+            client.http.client.event_hooks["response"].append(note_replica)
+            yield user
 
     async def create_thread(self) -> str:
         thread = await self.client.threads.create()
@@ -102,8 +104,7 @@ class User:
 async def measure(progress: Progress) -> tuple[Check, ...]:
     """Run the fleet and give every promise its number."""
     progress.step("starting PostgreSQL, Valkey and two replicas")
-    async with running_fleet() as fleet:
-        alice, bob = User.of(fleet, "alice"), User.of(fleet, "bob")
+    async with running_fleet() as fleet, User.of(fleet, "alice") as alice, User.of(fleet, "bob") as bob:
         cut = await _cut_in_mid_stream(fleet, alice, progress)
         killed = await _kill_in_mid_run(fleet, alice, progress)
         progress.step("reading counters, threads and memory at the replica that is left")

@@ -16,6 +16,7 @@ from langchain.tools import ToolRuntime, tool
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import BaseTool
 from langgraph.graph import END, START, StateGraph
@@ -140,7 +141,7 @@ def _answer(messages: list[BaseMessage]) -> AIMessage:
 def _chunks(answer: AIMessage) -> Iterator[ChatGenerationChunk]:
     if answer.tool_calls:
         (call,) = answer.tool_calls
-        piece = {"name": call["name"], "args": json.dumps(call["args"]), "id": call["id"], "index": 0}
+        piece = tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=0)
         yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))
         return
     for word in str(answer.content).split(" "):

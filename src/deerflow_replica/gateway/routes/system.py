@@ -42,5 +42,5 @@ ENDPOINTS = (
     Endpoint("GET", "/ok", alive, public=True),
     Endpoint("GET", "/live", alive, public=True),
     Endpoint("GET", "/ready", ready, public=True),
-    Endpoint("GET", "/info", info),
+    Endpoint("GET", "/info", info, public=True),
 )
