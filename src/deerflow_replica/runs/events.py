@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage, BaseMessageChunk, message_chunk_to_message
@@ -58,7 +58,7 @@ class EventTranslator:
         elif mode in self._requested:
             yield "|".join([mode, *namespace]), _clean(mode, chunk)
         elif mode == "updates" and self._only_interrupts and interrupts_of(chunk):
-            yield "|".join([mode, *namespace]), chunk
+            yield "|".join([mode, *namespace]), _clean(mode, chunk)
 
     def _message_events(self, namespace: Sequence[str], message: Any, metadata: Any) -> Iterator[Event]:
         if "messages-tuple" in self._requested:
@@ -78,7 +78,14 @@ class EventTranslator:
         return message
 
 
+def shown(interrupts: Iterable[Any]) -> list[dict[str, Any]]:
+    """Interrupts as the API shows them."""
+    return [{"value": one.value, "id": one.id} for one in interrupts]
+
+
 def _clean(mode: str, chunk: Any) -> Any:
+    if mode in _ALWAYS and (interrupts := interrupts_of(chunk)) is not None:
+        return {**chunk, INTERRUPT: shown(interrupts)}
     if mode == "checkpoints":
         return _checkpoint(chunk)
     if mode == "debug" and chunk["type"] == "checkpoint":

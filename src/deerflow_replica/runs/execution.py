@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..errors import StoreUnavailableError, StreamEndedError, StreamError, StreamUnavailableError
+from .events import shown
 from .fencing import fenced_graph
 from .leases import HeldLease, LeaseLostError
 from .registry import rules
@@ -230,7 +231,7 @@ async def _interrupts_by_task(graph: Any, config: Mapping[str, Any]) -> dict[str
         return {}
     where = {key: value for key, value in config.get("configurable", {}).items() if key != "checkpoint_id"}
     state = await graph.aget_state({"configurable": where})
-    return {task.id: list(task.interrupts) for task in state.tasks if task.interrupts}
+    return {task.id: shown(task.interrupts) for task in state.tasks if task.interrupts}
 
 
 def _row_values(result: RunResult) -> Any:
