@@ -81,10 +81,11 @@ class AppConfig(Section, frozen=True):
         """Load `config.yaml`, and `extensions_config.json` if there is one. Reads, and changes nothing anywhere.
 
         `path` wins over `DEER_FLOW_CONFIG_PATH`, that over `config.yaml` in `DEER_FLOW_PROJECT_ROOT` or the working
-        directory. `env` stands for `os.environ`. `strict` makes every unknown name a problem.
+        directory; a variable `DEERFLOW_REPLICA__SECTION__FIELD` wins over the file. `env` stands for `os.environ`.
+        `strict` makes every unknown name a problem.
         Raises `ConfigError` with all problems.
         """
-        loaded = loading.read_files(path, extensions_path, os.environ if env is None else env)
+        loaded = loading.read_files(path, extensions_path, os.environ if env is None else env, cls)
         return cls._validated(loaded, strict=strict)
 
     @classmethod

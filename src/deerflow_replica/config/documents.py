@@ -43,9 +43,19 @@ def read_yaml(text: str, source: str) -> Document:
     if root is not None and not (isinstance(root, yaml.ScalarNode) and root.tag == "tag:yaml.org,2002:null"):
         if not isinstance(root, yaml.MappingNode):
             _fail(source, "the top level should be a mapping", root.start_mark)
-        document.data = _Walk(document).run(root)
+        document.data = cast(dict[str, Any], _Walk(document).run(root))
     document.places.setdefault((), Place(source, 1, 1))
     return document
+
+
+def read_value(text: str, source: str) -> Any:
+    """The same for one value of any kind."""
+    document = Document(source)
+    root = _composed(text, source)
+    value = None if root is None else _Walk(document).run(root)
+    if document.problems:
+        raise ConfigError(*document.problems)
+    return value
 
 
 def read_json(text: str, source: str) -> Document:
@@ -126,9 +136,9 @@ class _Walk:
         self._checked: set[int] = set()
         self._nodes = 0
 
-    def run(self, root: yaml.MappingNode) -> dict[str, Any]:
+    def run(self, root: yaml.Node) -> Any:
         try:
-            return cast(dict[str, Any], self._value(root, ()))
+            return self._value(root, ())
         except yaml.MarkedYAMLError as error:
             _fail(self._document.source, _message(error), error.problem_mark or error.context_mark)
         finally:

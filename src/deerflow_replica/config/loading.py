@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import ConfigError, ConfigProblem
 from .documents import Document, read_json, read_yaml
 from .frozen import FrozenDict, raw_items
+from .names import DEERFLOW_SECTIONS
+from .overrides import apply_overrides
 from .provenance import Path as KeyPath
-from .provenance import Provenance
+from .provenance import Place, Provenance
 from .section import Section
 from .variables import Resolver
 
@@ -31,15 +33,21 @@ class Loaded(NamedTuple):
 
 
 def read_files(
-    path: str | os.PathLike[str] | None, extensions_path: str | os.PathLike[str] | None, env: Mapping[str, str]
+    path: str | os.PathLike[str] | None,
+    extensions_path: str | os.PathLike[str] | None,
+    env: Mapping[str, str],
+    model: type[Section],
 ) -> Loaded:
-    """Both files. Raises `ConfigError` for what cannot be read at all."""
+    """Both files, and the overrides of the environment for a configuration of class `model`. Raises `ConfigError` for
+    what cannot be read at all.
+    """
     root = _project_root(env)
     document = _main_document(path, env, root)
     reading = _Reading(document, env)
     extensions = _extensions_document(extensions_path, env, root)
     if extensions is not None:
         reading.merge_extensions(extensions)
+    reading.override(model)
     reading.fill_bridge_url()
     return reading.loaded(root)
 
@@ -166,6 +174,21 @@ class _Reading:
         self._key_places |= _under_extensions(document.key_places, mine)
         self._variables |= _under_extensions(resolver.variables, mine)
         self._problems += resolver.problems
+
+    def override(self, model: type[Section]) -> None:
+        self._data, applied, problems = apply_overrides(self._data, self._env, model, DEERFLOW_SECTIONS)
+        self._problems += problems
+        for variable, path, value in applied:
+            self._forget(path)
+            self._places[path] = Place(variable)
+            if isinstance(value, str):
+                self._variables[path] = variable
+
+    def _forget(self, path: KeyPath) -> None:
+        """What was known of a value that another has replaced."""
+        for table in (self._places, self._key_places, self._variables):
+            for known in [known for known in table if known[: len(path)] == path]:
+                del table[known]
 
     def fill_bridge_url(self) -> None:
         """The URL of a redis bridge from the environment; a section made by it when there is none."""

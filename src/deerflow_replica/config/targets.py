@@ -60,7 +60,7 @@ def memory_folder(config: AppConfig) -> Path:
 def place_of(config: AppConfig, key: str) -> str | None:
     """`config.yaml:5:14`, or None for what came from no file."""
     place = _provenance(config).own_place(tuple(key.split(".")))
-    return str(place) if place is not None else None
+    return str(place) if place is not None and place.line is not None else None
 
 
 def _database(config: AppConfig, file: str) -> Target:
