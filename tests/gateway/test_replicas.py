@@ -22,9 +22,9 @@ from langgraph_sdk._async import http as sdk_http
 from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
 from deerflow_replica.replica import open_replica
+from gateway.balancing import Address, BalancingProxy
 from gateway.graphs import asking_graph, counting_graph
 from gateway.serving import Clients, by_header, served
-from proxy import CuttingProxy
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +53,7 @@ async def _two_replicas(shared: dict[str, Any]) -> AsyncIterator[list[str]]:
         yield urls
 
 
-def _address(url: str) -> tuple[str, int]:
+def _address(url: str) -> Address:
     parts = urlsplit(url)
     return str(parts.hostname), int(parts.port or 0)
 
@@ -69,7 +69,7 @@ async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: 
     random_bytes = random.Random(7)
     async with _two_replicas(shared) as urls:
         # The answer's head has about 600 bytes: what is cut before it cannot be resumed by anyone.
-        proxy = CuttingProxy([_address(url) for url in urls], lambda: random_bytes.randrange(900, 6000))
+        proxy = BalancingProxy([_address(url) for url in urls], lambda: random_bytes.randrange(900, 6000))
         async with proxy.running():
             for _ in range(4):
                 client = sdk(proxy.url, "alice")  # new connections: one of before may be cut within the next head
@@ -90,7 +90,7 @@ async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: 
 async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict[str, Any], sdk: Clients) -> None:
     """As it comes, with its own pauses."""
     async with _two_replicas(shared) as urls:
-        proxy = CuttingProxy([_address(url) for url in urls])
+        proxy = BalancingProxy([_address(url) for url in urls])
         async with proxy.running():
             client = sdk(proxy.url, "alice")
             thread = await client.threads.create()
@@ -126,9 +126,7 @@ async def test_replay_meets_live_without_a_seam(shared: dict[str, Any], sdk: Cli
             assert numbers == list(range(1500))
 
 
-async def test_a_run_is_seen_joined_and_cancelled_at_the_other_replica(
-    shared: dict[str, Any], sdk: Clients
-) -> None:
+async def test_a_run_is_seen_joined_and_cancelled_at_the_other_replica(shared: dict[str, Any], sdk: Clients) -> None:
     async with _two_replicas(shared) as urls:
         owner, other = (sdk(url, "alice") for url in urls)
         thread_id = (await owner.threads.create())["thread_id"]
@@ -161,26 +159,35 @@ async def test_a_thread_is_created_by_one_of_many(shared: dict[str, Any]) -> Non
 
 
 @asynccontextmanager
-async def _process(shared: dict[str, Any]) -> AsyncIterator[tuple[asyncio.subprocess.Process, tuple[str, int]]]:
-    process = await asyncio.create_subprocess_exec(
+async def _two_processes(config: dict[str, Any]) -> AsyncIterator[list[tuple[asyncio.subprocess.Process, Address]]]:
+    """Two replicas, each a process of its own, and where they listen."""
+    processes = [await _begun(config) for _ in range(2)]
+    try:
+        yield [(process, await _listening(process)) for process in processes]
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+
+async def _begun(config: dict[str, Any]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "gateway.server_process",
-        json.dumps(shared),
+        json.dumps(config),
         cwd=TESTS,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         stdout=asyncio.subprocess.PIPE,
     )
-    try:
-        assert process.stdout is not None
-        port = int(await asyncio.wait_for(process.stdout.readline(), 30))
-        await eventually(lambda: _is_up(port), timeout=30)
-        yield process, ("127.0.0.1", port)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        process._transport.close()  # type: ignore[attr-defined]  # its pipe is not closed otherwise
+
+
+async def _listening(process: asyncio.subprocess.Process) -> Address:
+    assert process.stdout is not None
+    port = int(await asyncio.wait_for(process.stdout.readline(), 30))
+    await eventually(lambda: _is_up(port), timeout=30)
+    return "127.0.0.1", port
 
 
 async def _is_up(port: int) -> Any:
@@ -191,35 +198,70 @@ async def _is_up(port: int) -> Any:
             return False
 
 
-@pytest.mark.parametrize(("lease_seconds", "limit"), [(10.0, 15.0), (3.0, 5.0)])
+@pytest.mark.parametrize(
+    ("settings", "limit", "stored"),
+    [
+        pytest.param({}, 15.0, True, id="defaults"),
+        pytest.param({"gateway": {"lease_seconds": 3}}, 5.0, True, id="short lease"),
+        # The stream is ended by its readers before the run's lease has lapsed: it has no error event then.
+        pytest.param(
+            {"stream_bridge": {"lease_seconds": 1, "check_interval_seconds": 0.5}}, 15.0, False, id="stream first"
+        ),
+    ],
+)
 async def test_the_run_of_a_killed_replica_ends_with_an_error(
-    shared: dict[str, Any], sdk: Clients, lease_seconds: float, limit: float
+    shared: dict[str, Any], sdk: Clients, settings: dict[str, Any], limit: float, stored: bool
 ) -> None:
-    config = {**shared, "gateway": {"lease_seconds": lease_seconds}}
-    async with _process(config) as (doomed, first), _process(config) as (_, second):
-        proxy = CuttingProxy([first, second])
-        async with proxy.running():
-            client = sdk(proxy.url, "alice")
-            thread_id = (await client.threads.create())["thread_id"]
-            owner = sdk(f"http://{first[0]}:{first[1]}", "alice")
-            run = await owner.runs.create(
-                thread_id, "agent", input={"count": 10_000, "pause": 0.02}, stream_mode="custom"
-            )
-            numbers, errors, killed = [], [], 0.0
-            async for part in client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
-                if part.event == "custom":
-                    numbers.append(part.data["n"])
-                if part.event == "error":
-                    errors.append(part.data)
-                if len(numbers) == 30 and not killed:
-                    doomed.kill()
-                    killed = time.monotonic()
-            seconds = time.monotonic() - killed
-            assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "error"
-            assert (await client.runs.join(thread_id, run["run_id"]))["__error__"] == errors[0]
-            assert (await client.threads.get(thread_id))["status"] == "error"
-            after = await client.runs.wait(thread_id, "agent", input={"count": 2})
+    config = {**shared, **settings, "stream_bridge": {**shared["stream_bridge"], **settings.get("stream_bridge", {})}}
+    async with _two_processes(config) as [(doomed, first), (_, second)], BalancingProxy([first, second]).running() as p:
+        client = sdk(p.url, "alice")
+        thread_id = (await client.threads.create())["thread_id"]
+        owner = sdk(f"http://{first[0]}:{first[1]}", "alice")
+        long = {"count": 10_000, "pause": 0.02}
+        run = await owner.runs.create(thread_id, "agent", input=long, stream_mode="custom")
+        numbers, ids, errors, killed = [], [], [], 0.0
+        async for part in client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
+            ids.append(part.id)
+            if part.event == "custom":
+                numbers.append(part.data["n"])
+            if part.event == "error":
+                errors.append(part.data)
+            if len(numbers) == 30 and not killed:
+                doomed.kill()
+                killed = time.monotonic()
+        seconds = time.monotonic() - killed
+        assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "error"
+        assert (await client.runs.join(thread_id, run["run_id"]))["__error__"] == errors[0]
+        assert (await client.threads.get(thread_id))["status"] == "error"
+        after = await client.runs.wait(thread_id, "agent", input={"count": 2})
     assert numbers == list(range(len(numbers)))
     assert [error["error"] for error in errors] == ["RunOrphaned"]
+    assert (ids[-1] != ids[-2]) is stored, "a frame that is not in the stream has no id, one that is has its own"
     assert seconds < limit
     assert after["total"] == 2  # type: ignore[call-overload]  # the SDK types values as a list too
+
+
+async def test_a_replica_that_drains_sends_its_readers_on(shared: dict[str, Any], sdk: Clients) -> None:
+    async with AsyncExitStack() as stack:
+        apps, urls = [], []
+        for _ in range(2):
+            replica = await stack.enter_async_context(open_replica(AppConfig.from_mapping(shared)))
+            apps.append(create_app(replica, {"agent": counting_graph()}, authenticate=by_header))
+            urls.append(await stack.enter_async_context(served(apps[-1])))
+        executing, leaving = (sdk(url, "alice") for url in urls)
+        thread_id = (await executing.threads.create())["thread_id"]
+        run = await executing.runs.create(thread_id, "agent", input={"count": 100, "pause": 0.03}, stream_mode="custom")
+        proxy = await stack.enter_async_context(BalancingProxy([_address(urls[1]), _address(urls[0])]).running())
+        numbers = []
+        async for part in sdk(proxy.url, "alice").runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
+            if part.event == "custom":
+                numbers.append(part.data["n"])
+            if len(numbers) == 20:
+                await apps[1].state.gateway.drain()
+        assert numbers == list(range(100))
+        async with httpx.AsyncClient(base_url=urls[1], headers={"x-user": "alice"}) as client:
+            assert (await client.get("/ready")).status_code == 503
+            for path in ("runs", "runs/stream", "runs/wait"):
+                answer = await client.post(f"/threads/{thread_id}/{path}", json={"assistant_id": "agent"})
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert len(await leaving.runs.list(thread_id)) == 1

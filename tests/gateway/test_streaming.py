@@ -120,9 +120,7 @@ async def test_a_failure_is_a_last_error_event(serving: Serving) -> None:
     assert nothing == []
 
 
-async def test_an_end_event_where_it_is_wanted_but_not_after_an_error(
-    graphs: dict[str, Any], sdk: Clients
-) -> None:
+async def test_an_end_event_where_it_is_wanted_but_not_after_an_error(graphs: dict[str, Any], sdk: Clients) -> None:
     config = AppConfig.from_mapping({**IN_MEMORY, "gateway": {"emit_end_event": True}})
     async with open_replica(config) as replica, served(create_app(replica, graphs)) as url:
         serving = Serving(url, sdk(url), replica)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StreamError
+from ..errors import ReplicaError, StreamError
 from ..runs.registry.rules import ORPHANED, is_terminal
 from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamEvent, StreamGap, encode_sse
 from .answers import encode_json
@@ -24,6 +24,7 @@ Item = StreamEvent | StreamGap
 Wanted = Callable[[str], bool]
 
 _FIRST = "0-0"
+_LOOK_AGAIN_SECONDS = 0.5
 _FOREIGN = "1-0"  # no stream was created one microsecond after 1970
 
 
@@ -151,11 +152,21 @@ async def _orphan_error(replica: Replica, run_id: str) -> dict[str, Any] | None:
     orphaned = await _reading(replica.bridge.end_reason(run_id)) == "orphaned"
     if not orphaned or await _ends_with_error(replica.bridge, run_id):
         return None
-    await replica._manager.sweep_now()
-    run = await replica.runs.get(run_id)
-    if run is not None and not is_terminal(run.status):
-        raise StreamCutError("the stream has ended and the run has not")
+    run = await _swept(replica, run_id)
     return dict((run.error if run is not None else None) or ORPHANED)
+
+
+async def _swept(replica: Replica, run_id: str) -> RunRecord | None:
+    """The record, once the run is over: its lease may outlive its stream for a while."""
+    try:
+        while True:
+            await replica._manager.sweep_now()
+            run = await replica.runs.get(run_id)
+            if run is None or is_terminal(run.status):
+                return run
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    except ReplicaError as error:
+        raise StreamCutError("the run's end cannot be looked up here") from error
 
 
 async def _ends_with_error(bridge: StreamBridge, run_id: str) -> bool:

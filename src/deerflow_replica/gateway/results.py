@@ -73,10 +73,8 @@ async def _result(gateway: Gateway, run: RunRecord) -> Any:
 
 async def _last_checkpoint(replica: Replica, config: Any, run_id: str) -> Any:
     """The run's own last checkpoint: the thread may have gone on since."""
-    async with aclosing(replica.checkpointer.alist(config, filter={"run_id": run_id}, limit=1)) as found:
-        async for checkpoint in found:
-            return checkpoint.config
-    return None
+    found = [saved.config async for saved in replica.checkpointer.alist(config, filter={"run_id": run_id}, limit=1)]
+    return found[0] if found else None
 
 
 def _values(snapshot: Any) -> Any:

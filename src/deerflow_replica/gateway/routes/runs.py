@@ -29,12 +29,8 @@ async def wait(call: Call) -> ASGIApp:
 
 
 async def list_runs(call: Call) -> ASGIApp:
-    query = call.request.query_params
-    status = query.get("status") or None
-    if status is not None and status not in get_args(RunStatus):
-        raise unprocessable(f"status: one of {', '.join(get_args(RunStatus))}")
     limit, offset = _number(call, "limit", 10, 1, 1000), _number(call, "offset", 0, 0, 2**31)
-    found = await call.replica.runs.list(call.thread_id, limit=limit, offset=offset, status=status)
+    found = await call.replica.runs.list(call.thread_id, limit=limit, offset=offset, status=_status(call))
     return json_response([run_answer(run) for run in found])
 
 
@@ -78,6 +74,13 @@ def _result(call: Call, run: RunRecord) -> ASGIApp:
         send_timeout_seconds=settings.send_timeout_seconds,
     )
     return call.gateway.watched(response, run)
+
+
+def _status(call: Call) -> RunStatus | None:
+    given = call.request.query_params.get("status")
+    if given and given not in get_args(RunStatus):
+        raise unprocessable(f"status: one of {', '.join(get_args(RunStatus))}")
+    return next((status for status in get_args(RunStatus) if status == given), None)
 
 
 def _place(run: RunRecord) -> str:
