@@ -33,23 +33,27 @@ STEPS = st.lists(
         st.tuples(st.just("record"), REPLICAS, CALLS),
         st.tuples(st.just("increment"), REPLICAS, st.tuples(MODELS, st.integers(0, 3), st.integers(0, 3))),
         st.tuples(st.just("vote"), REPLICAS, VOTES),
-        st.tuples(st.sampled_from(["flush", "lose_reply", "compact", "restart", "check"]), REPLICAS, st.none()),
+        st.tuples(st.sampled_from(["flush", "compact", "restart", "check"]), REPLICAS, st.none()),
+        st.tuples(st.just("lose"), REPLICAS, st.sampled_from(["request", "reply"])),
         st.tuples(st.just("late"), REPLICAS, st.integers(0, 20)),
+        st.tuples(st.just("overtaken"), REPLICAS, CALLS),
     ),
     max_size=40,
 )
 
 
 class WithFaults:
-    """Remembers what it wrote, so that it can be written again, late; and loses a reply when told to."""
+    """Remembers what it wrote, so that it can be written again, late; and loses what it is told to lose."""
 
     sent: list[Snapshot]
-    reply_is_lost = False
+    lost = ""
 
     async def _write(self, snapshot: Snapshot) -> None:
-        await super()._write(snapshot)  # type: ignore[misc]  # mixed into a backend
         self.sent.append(snapshot)
-        if self.reply_is_lost:
+        if self.lost == "request":
+            raise StoreUnavailableError("the request is lost")
+        await super()._write(snapshot)  # type: ignore[misc]  # mixed into a backend
+        if self.lost == "reply":
             raise StoreUnavailableError("the reply is lost")
 
 
@@ -125,14 +129,14 @@ class Fleet:
     async def flush(self, replica: int, _: None) -> None:
         await self.replicas[replica].flush()
 
-    async def lose_reply(self, replica: int, _: None) -> None:
+    async def lose(self, replica: int, what: str) -> None:
         counters = self.replicas[replica]
-        counters.reply_is_lost = True
+        counters.lost = what
         try:
             await counters.flush()
         except StoreUnavailableError as error:
-            assert "reply" in str(error)  # noqa: PT017  # nothing to flush is no error
-        counters.reply_is_lost = False
+            assert "is lost" in str(error)  # noqa: PT017  # nothing to flush is no error
+        counters.lost = ""
 
     async def late(self, replica: int, which: int) -> None:
         """A statement that was thought lost arrives after newer ones."""
@@ -140,6 +144,13 @@ class Fleet:
         if sent:
             again = sent.pop(which % len(sent))
             await self.replicas[replica]._write(again)
+
+    async def overtaken(self, replica: int, call: tuple[str, Any, float | None, int | None]) -> None:
+        """The shortest way to a late one: two flushes, and the first arrives last."""
+        for _ in range(2):
+            await self.record(replica, call)
+            await self.flush(replica, None)
+        await self.late(replica, len(self.replicas[replica].sent) - 2)
 
     async def compact(self, replica: int, _: None) -> None:
         await asyncio.gather(*[self.replicas[number].compact(dead_after_seconds=0) for number in {replica, 1}])

@@ -32,11 +32,10 @@ _FAILURE_KEYS: dict[str | None, tuple[str, ...]] = {kind: (*_KEYS["failure"], na
 _UNKNOWN_FAILURE = _FAILURE_KEYS["unknown"]
 _ANSWERED = frozenset({"success", "parse_error"})
 _FINISHED = frozenset({"success", "parse_error", "failure"})
-_USAGE = (("input_tokens", "input_tokens"), ("output_tokens", "output_tokens"), ("total_tokens", "total_tokens"))
+_USAGE = ("input_tokens", "output_tokens", "total_tokens")
 _USAGE_DETAILS = (
-    ("input_token_details", "cache_read", "cache_read_tokens"),
-    ("input_token_details", "cache_creation", "cache_creation_tokens"),
-    ("output_token_details", "reasoning", "reasoning_tokens"),
+    ("input_token_details", (("cache_read", "cache_read_tokens"), ("cache_creation", "cache_creation_tokens"))),
+    ("output_token_details", (("reasoning", "reasoning_tokens"),)),
 )
 
 
@@ -80,7 +79,7 @@ class _Tally:
         """Begin another bucket. A clock set back merges into the one that was closed before."""
         if self.bucket:
             add(self.settled, self.current)
-            add(self.closed.setdefault(self.bucket, {}), self.current)
+            self.closed[self.bucket] = total((self.closed.get(self.bucket, {}), self.current))
         self.bucket = bucket
         self.saved_from = min(self.saved_from, bucket)
         self.closed = {kept: counts for kept, counts in self.closed.items() if kept > bucket - KEPT_BUCKETS}
@@ -90,11 +89,12 @@ class _Tally:
     def total(self) -> Counts:
         return total((self.settled, self.current))
 
-    def buckets(self) -> dict[int, Counts]:
-        result = {bucket: dict(counts) for bucket, counts in self.closed.items()}
-        if self.current:
-            add(result.setdefault(self.bucket, {}), self.current)
-        return result
+    def buckets(self, first: int) -> list[tuple[int, Counts]]:
+        """From the bucket `first` on. What is closed never changes, so only what is being filled is copied."""
+        found = {bucket: counts for bucket, counts in self.closed.items() if bucket >= first}
+        if self.current and self.bucket >= first:
+            found[self.bucket] = total((found.get(self.bucket, {}), self.current))
+        return list(found.items())
 
 
 class Ledger:
@@ -127,7 +127,7 @@ class Ledger:
         keys = _keys(outcome, error_type)
         duration = _checked_duration(duration_seconds) if duration_seconds is not None else None
         finished = outcome in _FINISHED
-        known = usage if isinstance(usage, Mapping) else None
+        known = usage if type(usage) is dict or isinstance(usage, Mapping) else None
         tokens = _tokens(known) if finished and known is not None else ()
         now = self._clock()
         bucket = int(now) // BUCKET_SECONDS
@@ -168,8 +168,7 @@ class Ledger:
     def window(self, first_bucket: int) -> dict[str, list[Counts]]:
         with self._lock:
             return {
-                name: [counts for bucket, counts in tally.buckets().items() if bucket >= first_bucket]
-                for name, tally in self._tallies.items()
+                name: [counts for _, counts in tally.buckets(first_bucket)] for name, tally in self._tallies.items()
             }
 
     def snapshot(self, *, everything: bool = False) -> Snapshot:
@@ -236,12 +235,8 @@ def checked_name(model_name: object) -> str:
 
 
 def _rows(tally: _Tally, oldest: int) -> list[Row]:
-    first = max(tally.saved_from, oldest)
-    buckets = tally.buckets().items()
-    return [
-        Row(0, tally.name, tally.total()),
-        *(Row(bucket, tally.name, c) for bucket, c in buckets if bucket >= first),
-    ]
+    buckets = tally.buckets(max(tally.saved_from, oldest))
+    return [Row(0, tally.name, tally.total()), *(Row(bucket, tally.name, counts) for bucket, counts in buckets)]
 
 
 def _keys(outcome: str, error_type: str | None) -> tuple[str, ...]:
@@ -258,8 +253,8 @@ def _keys(outcome: str, error_type: str | None) -> tuple[str, ...]:
 def _checked_duration(seconds: float) -> float:
     try:
         if 0.0 <= seconds < _INFINITY:
-            return seconds
-    except TypeError:
+            return float(seconds)
+    except (TypeError, OverflowError):
         pass
     raise ValueError(f"a duration is a finite number of seconds, not negative: {seconds!r}")
 
@@ -271,9 +266,16 @@ def _nanoseconds(seconds: float) -> int:
 
 def _tokens(usage: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Only what is a count: one infinity in a sum could never be stored, nor taken out again."""
-    found = [(key, usage.get(name)) for name, key in _USAGE]
-    for group, name, key in _USAGE_DETAILS:
+    found = []
+    for name in _USAGE:
+        number = usage.get(name)
+        if type(number) is int and number > 0:
+            found.append((name, number))
+    for group, names in _USAGE_DETAILS:
         details = usage.get(group)
-        if isinstance(details, dict):
-            found.append((key, details.get(name)))
-    return [(key, number) for key, number in found if type(number) is int and number > 0]
+        if details and isinstance(details, dict):
+            for name, key in names:
+                number = details.get(name)
+                if type(number) is int and number > 0:
+                    found.append((key, number))
+    return found

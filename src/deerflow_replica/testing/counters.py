@@ -94,6 +94,7 @@ class ModelCountersContract:
             ("m", "success", float("inf")),
             ("m", "cancelled", float("-inf")),
             ("m", "success", "1"),
+            ("m", "success", 10**400),
         ],
     )
     async def test_what_makes_no_sense_is_refused_and_not_counted(
