@@ -22,6 +22,7 @@ from langgraph.types import Command, interrupt
 from deerflow_replica import AppConfig, DeerFlowContext
 from deerflow_replica.errors import ContextError, StoreUnavailableError, ThreadOwnershipError
 from deerflow_replica.middleware import ThreadOwnershipMiddleware
+from deerflow_replica.middleware.ownership import Checked
 from deerflow_replica.threads import InMemoryThreadMap, SqliteThreadMap, ThreadMap
 
 pytestmark = pytest.mark.anyio
@@ -178,6 +179,14 @@ async def test_a_resuming_client_cannot_forge_the_mark(threads: InMemoryThreadMa
     with pytest.raises(ThreadOwnershipError):
         await agent.ainvoke(command, on(), context=context("bob"))
     assert model.calls == 1
+
+
+def test_the_mark_is_for_one_user_and_thread() -> None:
+    mark = Checked.of(context("ann"))
+    assert mark.covers(context("ann"))
+    assert not mark.covers(context("bob"))
+    assert not mark.covers(context(None))
+    assert not mark.covers(context("ann", thread_id="other"))
 
 
 async def test_the_mark_is_neither_stored_nor_returned(threads: InMemoryThreadMap) -> None:
