@@ -1,93 +1,91 @@
-"""A TCP proxy that balances without sticky sessions, and cuts."""
+"""A TCP proxy that cuts connections, refuses them, and swallows replies."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-
-Address = tuple[str, int]
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 
 class CuttingProxy:
-    """Hands each new connection to the next upstream that accepts it.
+    """`url` leads to the server of `target` (redis:// or unix://) through a loopback port."""
 
-    `cut_after()` is asked for each connection: how many bytes of the answers may pass before both sides are reset;
-    None: all of them. `cuts` counts those resets, `served` the connections of each upstream.
-    """
-
-    def __init__(self, upstreams: Sequence[Address], cut_after: Callable[[], int | None] = lambda: None) -> None:
-        self.cut_after = cut_after
-        self.cuts = 0
-        self.served: dict[Address, int] = dict.fromkeys(upstreams, 0)
-        self._next_upstream = itertools.cycle(upstreams)
-        self._open: set[asyncio.StreamWriter] = set()
+    def __init__(self, target: str) -> None:
+        self._target = urlsplit(target)
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_refusing = False
+        self.swallows_replies = False
+        self.swallowed = 0
+        self.accepted = 0
 
     @property
     def url(self) -> str:
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        port = self._server.sockets[0].getsockname()[1]
+        credentials = f":{self._target.password}@" if self._target.password else ""
+        return f"redis://{credentials}127.0.0.1:{port}/0"
 
     def cut(self) -> None:
-        """Reset every connection that is open now."""
-        for writer in list(self._open):
+        """Abort every connection that goes through."""
+        for writer in self._writers:
             writer.transport.abort()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[CuttingProxy]:
+    async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        try:
-            yield self
-        finally:
-            self._server.close()
-            self.cut()
-            await self._server.wait_closed()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream = await self._connected()
-        if upstream is None:
-            writer.transport.abort()
-            return
-        pair = {writer, upstream[1]}
-        self._open |= pair
-        pumps = [
-            asyncio.ensure_future(_pump(reader, upstream[1])),
-            asyncio.ensure_future(self._answers(upstream[0], writer)),
-        ]
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for side in pair:
-                side.close()
-            self._open -= pair
-
-    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for upstream in itertools.islice(self._next_upstream, len(self.served)):
-            with suppress(OSError):
-                connection = await asyncio.open_connection(*upstream)
-                self.served[upstream] += 1
-                return connection
-        return None
-
-    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left = self.cut_after()
-        while data := await reader.read(65536):
-            writer.write(data if left is None else data[:left])
-            await writer.drain()
-            if left is not None and (left := left - len(data)) <= 0:
-                self.cuts += 1
-                for side in list(self._open & {writer}):
-                    side.transport.abort()
+            if self.is_refusing:
+                writer.transport.abort()
                 return
-        writer.close()
+            self.accepted += 1
+            far_reader, far_writer = await self._connect()
+            self._writers |= {writer, far_writer}
+            await asyncio.gather(
+                self._copy(reader, far_writer, is_reply=False), self._copy(far_reader, writer, is_reply=True)
+            )
+        finally:
+            self._tasks.discard(task)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._target.scheme == "unix":
+            return await asyncio.open_unix_connection(self._target.path)
+        return await asyncio.open_connection(self._target.hostname, self._target.port or 6379)
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if is_reply and self.swallows_replies:
+                    self.swallowed += 1
+                    break
+                writer.write(data)
+                await writer.drain()
+        for end in list(self._writers):
+            if end is writer:
+                end.transport.abort()
+                self._writers.discard(end)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+@asynccontextmanager
+async def cutting_proxy(target: str) -> AsyncIterator[CuttingProxy]:
+    proxy = CuttingProxy(target)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()

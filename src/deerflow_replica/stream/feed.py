@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .._drivers.redis import Command, Connection, Lane, RedisServer, Script
 from ..errors import StreamError, StreamUnavailableError
@@ -22,7 +22,7 @@ from .orphans import Orphans
 from .ring import Entry, Ring
 
 _LOG = logging.getLogger(__name__)
-_BACKOFF_SECONDS = (0.02, 1.0)
+_BACKOFF_SECONDS = (0.02, 0.5)
 _LINGER_SECONDS = 1.0
 _PAGE_EVENTS = 512
 _PAGE_BYTES = 4 * 2**20
@@ -234,19 +234,25 @@ class _Session:
         while True:
             try:
                 await self._wait_for_work(min(next_check, self._feed.orphans.due))
+                if "reads" in self._down_since:
+                    await self._call(("PING",))
                 await self._subscribe()
                 await self._serve()
                 if clock() >= next_check:
                     next_check = clock() + self._feed.times.check_interval_seconds
                     await self._check()
-                await self._feed.orphans.settle(self._lane)
-                self._restored("reads")
+                await self._feed.orphans.settle(self._call)
                 wait = _BACKOFF_SECONDS[0]
             except StreamUnavailableError as error:
                 self._lost("reads", error)
                 self.wake()
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _BACKOFF_SECONDS[1])
+
+    async def _call(self, *commands: Command) -> list[Any]:
+        replies = await self._lane.call(*commands)
+        self._restored("reads")
+        return replies
 
     async def _wait_for_work(self, until: float) -> None:
         try:
@@ -298,7 +304,7 @@ class _Session:
             topic = self._hub.topics.get(name)
             if topic is not None and topic.ring is not None and not topic.ring.ended and topic.subscribers:
                 self._feed.orphans.watch(name, topic.ring.owner)
-        await self._feed.orphans.look(self._lane)
+        await self._feed.orphans.look(self._call)
 
     async def _read_topics(self, names: Iterable[str]) -> None:
         for part in _parts(names, _BATCH):
@@ -306,7 +312,7 @@ class _Session:
             versions = {name: self._versions.get(name, 0) for name in part}
             self._stale.difference_update(part)
             try:
-                replies = await self._lane.call(*(self._wanted(name, joining.get(name, ())) for name in part))
+                replies = await self._call(*(self._wanted(name, joining.get(name, ())) for name in part))
             except StreamUnavailableError:
                 self._stale.update(part)
                 for name, subscribers in joining.items():
@@ -390,7 +396,7 @@ class _Session:
             epoch = str(reader.ring.epoch) if reader.ring else ""
             commands.append(self._page_command(reader.topic.run_id, str(reader.next_seq), epoch))
         for part in _parts(range(len(readers)), _BATCH):
-            replies = await self._lane.call(*(commands[index] for index in part))
+            replies = await self._call(*(commands[index] for index in part))
             for index, reply in zip(part, replies, strict=True):
                 if isinstance(reply, Exception):
                     self._on_refusal(readers[index].topic, reply)

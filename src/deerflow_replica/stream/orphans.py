@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from .._drivers.redis import Lane
 from .keys import StreamKeys
 from .publisher import APPEND, Limits
 
 REASON = "orphaned"
+
+Call = Callable[..., Awaitable[list[Any]]]
 
 
 class Orphans:
@@ -46,30 +49,30 @@ class Orphans:
     def lost_contact(self) -> None:
         self._absent.clear()
 
-    async def look(self, lane: Lane) -> None:
+    async def look(self, call: Call) -> None:
         """Raises `StreamUnavailableError`."""
         now = asyncio.get_running_loop().time()
         owners = list(self._watched)
-        replies = await lane.call(*(("EXISTS", self._keys.owner(owner)) for owner in owners)) if owners else []
+        replies = await call(*(("EXISTS", self._keys.owner(owner)) for owner in owners)) if owners else []
         missing = {owner for owner, reply in zip(owners, replies, strict=True) if reply == 0}
         self._absent = {owner: self._absent.get(owner, now) for owner in missing}
 
-    async def settle(self, lane: Lane) -> None:
+    async def settle(self, call: Call) -> None:
         """End the streams of the owners that have been missing long enough. Raises `StreamUnavailableError`."""
         now = asyncio.get_running_loop().time()
         if now < self.due:
             return
-        await self.look(lane)
+        await self.look(call)
         half = (self._lease_seconds or 0) / 2
         for owner in [owner for owner, since in self._absent.items() if now - since >= half]:
             del self._absent[owner]
             for run_id in self._watched.pop(owner):
-                await self._end(lane, run_id, owner)
+                await self._end(call, run_id, owner)
 
-    async def _end(self, lane: Lane, run_id: str, owner: str) -> None:
+    async def _end(self, call: Call, run_id: str, owner: str) -> None:
         keys = (*self._keys.of_run(run_id), self._keys.owner(owner))
         arguments = (*self._limits.arguments(self._bridge_id, owns=False, runs=1), 1, 0, "orphan", owner, REASON)
-        (reply,) = await lane.call(APPEND.command(keys, arguments))
+        (reply,) = await call(APPEND.command(keys, arguments))
         if isinstance(reply, Exception):
             raise reply
         self.ended += int(reply[0][0]) == 0

@@ -15,7 +15,7 @@ from .lease import Lease
 
 _LOG = logging.getLogger(__name__)
 _YIELD_EVERY = 64
-_BACKOFF_SECONDS = (0.02, 1.0)
+_BACKOFF_SECONDS = (0.02, 0.5)
 _GRACE_MS = 1000
 _PUSH_LIMIT = 64 * 1024
 

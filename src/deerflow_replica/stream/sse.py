@@ -6,6 +6,7 @@ The format is the HTML standard's (section 9.2, "Server-sent events").
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import orjson
 
@@ -40,7 +41,7 @@ def parse_last_event_id(headers: Headers) -> str | None:
 
     Not validated: `subscribe` has a rule for every text.
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    pairs = cast("Iterable[tuple[str | bytes, str | bytes]]", _pairs(headers))
     for name, value in pairs:
         if _text(name).lower() == "last-event-id":
             return _text(value).strip() or None
@@ -64,6 +65,10 @@ def _gap(gap: StreamGap) -> bytes:
         "recovery": "reload_durable_state",
     }
     return b"event: gap\ndata: %b\n\n" % orjson.dumps(body)
+
+
+def _pairs(headers: Headers) -> Iterable[object]:
+    return headers.items() if isinstance(headers, Mapping) else headers
 
 
 def _text(value: str | bytes) -> str:

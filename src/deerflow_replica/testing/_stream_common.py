@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from ..stream import END_SENTINEL, StreamBridge, StreamEvent, StreamGap, StreamItem
+from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent, StreamGap, StreamItem
 
 Build = Callable[..., StreamBridge]
 Open = Callable[..., Any]
@@ -76,17 +77,17 @@ async def read(
 @asynccontextmanager
 async def reading(
     bridge: StreamBridge, run_id: str, last_event_id: str | None = None, **options: Any
-) -> AsyncIterator[Callable[[], Any]]:
-    """A subscription that has begun and waits: one heartbeat has come. The result of the call is the next item."""
+) -> AsyncIterator[Callable[..., Any]]:
+    """A subscription; each call of the result awaits its next item, `beats=True` heartbeats too."""
     async with aclosing(
         bridge.subscribe(run_id, last_event_id=last_event_id, **{"heartbeat_interval": 0.05, **options})
     ) as feed:
 
-        async def next_item(*, beats: bool = False) -> StreamItem:
+        async def next_item(*, beats: bool = False) -> Any:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while True:
                     item = await anext(feed)
-                    if beats or item.__class__ is StreamGap or item.event != "__heartbeat__":  # type: ignore[union-attr]  # not a gap
+                    if beats or item is not HEARTBEAT_SENTINEL:
                         return item
 
         yield next_item
@@ -110,3 +111,13 @@ def numbers(items: list[StreamItem]) -> list[Any]:
     """The data of the events, without END; a gap fails."""
     assert not any(isinstance(item, StreamGap) for item in items), items
     return [item.data for item in items if isinstance(item, StreamEvent) and item is not END_SENTINEL]
+
+
+async def until(check: Callable[[], Awaitable[object] | object], *, timeout_seconds: float = DEADLINE_SECONDS) -> None:
+    """Wait until `check` gives something true."""
+    async with asyncio.timeout(timeout_seconds):
+        while True:
+            outcome = check()
+            if await outcome if inspect.isawaitable(outcome) else outcome:
+                return
+            await asyncio.sleep(0.01)

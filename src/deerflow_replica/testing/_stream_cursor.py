@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent, StreamGap
-from ._stream_common import DEADLINE_SECONDS, Open, StreamFixtures, ids, numbers, publish_all, read, reading
+from ._stream_common import DEADLINE_SECONDS, Open, StreamFixtures, ids, numbers, publish_all, read, reading, until
 
 MALFORMED = [
     "-1", "", " ", "5", "abc", "1-", "-", "1-1-1", "01-1", "1-01", "00-0", "+1-1", "1-1 ", " 1-1", "1-1\n", "1\n-1",
-    "１-1", "١-1", "1.0-1", "1_0-1", "0x1-1", "18446744073709551616-0", "0-18446744073709551616", "9" * 100_000, "\ud800",
+    "１-1", "١-1", "1.0-1", "1_0-1", "0x1-1", "18446744073709551616-0", "0-18446744073709551616", "9" * 100_000,
+    "\ud800",
 ]  # fmt: skip
 FOREIGN = ["1-0", "1-5", "18446744073709551615-18446744073709551615", "0-1"]
 EMPTY = StreamGap(None, None, None)
@@ -248,6 +249,4 @@ class CursorContract(StreamFixtures):
         for feed in feeds:
             await feed.aclose()
         assert bridge.stats().subscribers == 0
-        async with asyncio.timeout(2.5):
-            while bridge.stats().topics:
-                await asyncio.sleep(0.01)
+        await until(lambda: not bridge.stats().topics, timeout_seconds=2.5)

@@ -128,8 +128,8 @@ ARRIVES = [
     (Send("node", {"k": _UUID}), {"node": "node", "args": {"k": str(_UUID)}}),
     (HumanMessage("hi", id="1"), HumanMessage("hi", id="1").model_dump()),
     (
-        [AIMessageChunk("hi", id="1"), {"langgraph_step": 1}],
-        [AIMessageChunk("hi", id="1").model_dump(), {"langgraph_step": 1}],
+        [AIMessageChunk(content="hi", id="1"), {"langgraph_step": 1}],
+        [AIMessageChunk(content="hi", id="1").model_dump(), {"langgraph_step": 1}],
     ),
     (
         {"messages": [AIMessage([{"type": "text", "text": "x"}])]},
@@ -152,7 +152,7 @@ REFUSED = [
     (1j, "complex"),
     (len, "builtin"),
     (_Model, "Meta"),
-    ((part for part in ()), "generator"),
+    ((part for part in [1]), "generator"),
     ({(1, 2): 3}, "tuple"),
     ({b"x": 3}, "bytes"),
     ({1: "a", "1": "b"}, "'1'"),

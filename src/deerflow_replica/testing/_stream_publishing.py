@@ -9,7 +9,7 @@ import pytest
 
 from ..errors import ConfigError, StreamEndedError, StreamUnavailableError
 from ..stream import END_SENTINEL, StreamBridge, StreamEvent
-from ._stream_common import DEADLINE_SECONDS, Build, Open, StreamFixtures, ids, numbers, publish_all, read
+from ._stream_common import DEADLINE_SECONDS, Build, Open, StreamFixtures, ids, numbers, publish_all, read, until
 
 
 class PublishingContract(StreamFixtures):
@@ -209,9 +209,10 @@ class PublishingContract(StreamFixtures):
             build(**options)
 
     async def _gone(self, bridge: StreamBridge, run_id: str) -> None:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while await bridge.stream_exists(run_id):
-                await asyncio.sleep(0.02)
+        async def is_gone() -> bool:
+            return not await bridge.stream_exists(run_id)
+
+        await until(is_gone)
 
     async def _exhaust(self, feed: Any) -> None:
         async for _ in feed:

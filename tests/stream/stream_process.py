@@ -1,0 +1,27 @@
+"""Another replica: publishes a run from a process of its own. Run by the tests, not collected."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from deerflow_replica.stream import RedisStreamBridge
+
+
+async def main(url: str, prefix: str, run_id: str, count: int, mode: str) -> None:
+    async with RedisStreamBridge(redis_url=url, key_prefix=prefix, lease_seconds=1.0, queue_maxsize=10_000) as bridge:
+        for number in range(count):
+            await bridge.publish(run_id, "n", number)
+            if number % 50 == 0:
+                await asyncio.sleep(0.005)
+        if mode == "end":
+            await bridge.publish_end(run_id)
+        else:
+            await bridge.flush()
+            print("published", flush=True)  # noqa: T201  # what the test waits for
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    url, prefix, run_id, count, mode = sys.argv[1:]
+    asyncio.run(main(url, prefix, run_id, int(count), mode))

@@ -1,0 +1,45 @@
+"""The bridge that a configuration names, and what importing costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from deerflow_replica.config import AppConfig
+from deerflow_replica.errors import ConfigError
+from deerflow_replica.stream import InMemoryStreamBridge, RedisStreamBridge, open_stream_bridge
+from deerflow_replica.testing._stream_common import numbers, publish_all, read
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_default_is_in_process() -> None:
+    async with open_stream_bridge(AppConfig()) as bridge:
+        assert isinstance(bridge, InMemoryStreamBridge)
+        assert not bridge.supports_cross_process
+        await publish_all(bridge, "r", 2, end=True)
+        assert numbers(await read(bridge, "r")) == [0, 1]
+
+
+async def test_redis_with_the_options_of_the_section(redis_url: str, key_prefix: str) -> None:
+    section = {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix, "queue_maxsize": 3, "ack": "server"}
+    async with open_stream_bridge(AppConfig.from_mapping({"stream_bridge": section})) as bridge:
+        assert isinstance(bridge, RedisStreamBridge)
+        assert bridge.supports_cross_process
+        await publish_all(bridge, "r", 5, end=True)
+        assert numbers(await read(bridge, "r")) == [2, 3, 4]
+
+
+async def test_what_is_not_built_yet_names_its_key(redis_url: str) -> None:
+    section = {"type": "redis", "redis_url": redis_url, "push": "xread"}
+    with pytest.raises(ConfigError, match=r"stream_bridge\.push.*not available yet"):
+        async with open_stream_bridge(AppConfig.from_mapping({"stream_bridge": section})):
+            pass
+
+
+def test_importing_the_capability_imports_no_driver() -> None:
+    code = "import sys, deerflow_replica.stream; print(sorted({'redis', 'starlette', 'psycopg'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,143 @@
+"""Lost replies, killed connections, a server that goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+
+from deerflow_replica._drivers.embedded import EmbeddedValkey
+from deerflow_replica.errors import StreamUnavailableError
+from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge
+from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
+from proxy import CuttingProxy, cutting_proxy
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., RedisStreamBridge]
+
+
+@pytest.fixture
+def make(redis_url: str, key_prefix: str) -> Make:
+    return partial(
+        RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.3, queue_maxsize=5000
+    )
+
+
+async def _publish_under(
+    bridge: RedisStreamBridge, disturb: Callable[[], None], count: int = 600, *, every: int = 40
+) -> None:
+    for number in range(count):
+        await bridge.publish("r", "n", number)
+        if number % every == every // 2:
+            disturb()
+            await asyncio.sleep(0.01)
+    await bridge.publish_end("r")
+
+
+@pytest.mark.parametrize("ack", ["pipelined", "server"])
+async def test_killed_connections_lose_nothing(make: Make, redis_url: str, ack: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+
+        def kill() -> None:
+            for kind in ("normal", "pubsub"):
+                client.client_kill_filter(_type=kind, skipme=True)
+
+        async with make(ack=ack) as writer, make() as reader:
+            found = asyncio.ensure_future(read(reader, "r"))
+            await until(lambda: reader.stats().subscribers == 1)
+            await _publish_under(writer, kill)
+            items = await found
+            assert numbers(items) == list(range(600))
+            assert items[-1] is END_SENTINEL
+            assert numbers(await read(writer, "r", "0")) == list(range(600))
+
+
+@pytest.mark.parametrize("ack", ["pipelined", "server"])
+async def test_swallowed_replies_store_nothing_twice(make: Make, redis_url: str, ack: str) -> None:
+    async with cutting_proxy(redis_url) as proxy, make(ack=ack, redis_url=proxy.url) as writer, make() as reader:
+        swallow = partial(_swallow_for_a_moment, proxy)
+        await _publish_under(writer, swallow, 200)
+        proxy.swallows_replies = False
+        assert proxy.swallowed > 0
+        assert numbers(await read(reader, "r", "0")) == list(range(200))
+        assert writer.stats().retried > 0
+
+
+def _swallow_for_a_moment(proxy: CuttingProxy) -> None:
+    proxy.swallows_replies = True
+    asyncio.get_running_loop().call_later(0.05, setattr, proxy, "swallows_replies", False)
+
+
+async def test_a_cut_reader_catches_up(make: Make, redis_url: str) -> None:
+    async with cutting_proxy(redis_url) as proxy, make() as writer, make(redis_url=proxy.url) as reader:
+        async with reading(reader, "r") as next_item:
+            await publish_all(writer, "r", 1)
+            assert (await next_item()).data == 0
+            proxy.is_refusing = True
+            proxy.cut()
+            await publish_all(writer, "r", 50, start=1)
+            assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            proxy.is_refusing = False
+            assert [(await next_item()).data for _ in range(50)] == list(range(1, 51))
+            await writer.publish_end("r")
+            assert await next_item() is END_SENTINEL
+        assert reader.stats().reconnects > 0
+
+
+async def test_a_subscription_begun_while_the_server_is_away_resumes(make: Make, redis_url: str) -> None:
+    async with cutting_proxy(redis_url) as proxy, make() as writer:
+        proxy.is_refusing = True
+        reader = make(redis_url=proxy.url)
+        async with reading(reader, "r") as next_item:
+            assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            await publish_all(writer, "r", 3)
+            assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            proxy.is_refusing = False
+            assert [(await next_item()).data for _ in range(3)] == [0, 1, 2]
+        await reader.close()
+
+
+async def test_a_server_that_stays_away_ends_the_subscription(make: Make, redis_url: str) -> None:
+    async with cutting_proxy(redis_url) as proxy:
+        proxy.is_refusing = True
+        reader = make(redis_url=proxy.url, unavailable_after_seconds=0.5)
+        with pytest.raises(StreamUnavailableError, match="no contact"):
+            await read(reader, "r")
+        await reader.close()
+        assert reader.stats().connections == 0
+
+
+async def test_a_restart_with_its_data_loses_nothing(tmp_path: Path) -> None:
+    with EmbeddedValkey(data_dir=tmp_path / "valkey", settings={"appendfsync": "always"}) as server:
+        async with RedisStreamBridge(redis_url=server.url, queue_maxsize=5000, check_interval_seconds=0.3) as bridge:
+            found = asyncio.ensure_future(read(bridge, "r"))
+            await publish_all(bridge, "r", 100)
+            restarted = asyncio.ensure_future(asyncio.to_thread(server.restart))
+            for number in range(100, 200):
+                await bridge.publish("r", "n", number)
+                await asyncio.sleep(0.002)
+            await restarted
+            await bridge.publish_end("r")
+            assert numbers(await found) == list(range(200))
+
+
+async def test_an_outage_longer_than_the_lease_orphans_nobody(tmp_path: Path) -> None:
+    with EmbeddedValkey(data_dir=tmp_path / "valkey", settings={"appendfsync": "always"}) as server:
+        options = {"redis_url": server.url, "lease_seconds": 1.0, "check_interval_seconds": 0.2}
+        async with RedisStreamBridge(**options) as writer, RedisStreamBridge(**options) as reader:  # type: ignore[arg-type]  # a mixed dict
+            await publish_all(writer, "r", 1)
+            async with reading(reader, "r", heartbeat_interval=0.2) as next_item:
+                assert (await next_item()).data == 0
+                await asyncio.to_thread(server.kill)
+                await asyncio.sleep(1.5)
+                await asyncio.to_thread(server.restart)
+                for _ in range(15):
+                    assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+                await publish_all(writer, "r", 1, start=1, end=True)
+                assert (await next_item()).data == 1
+                assert await next_item() is END_SENTINEL
+            assert await reader.end_reason("r") == "done"

@@ -1,0 +1,50 @@
+"""What is on the server: names, layout, and a time to live on every key."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import redis
+
+from deerflow_replica.stream import RedisStreamBridge
+from deerflow_replica.testing._stream_common import publish_all
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_key_has_a_time_to_live_that_rolls(redis_url: str, key_prefix: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        async with RedisStreamBridge(
+            redis_url=redis_url, key_prefix=f"{key_prefix}:", stream_ttl_seconds=100
+        ) as bridge:
+            await publish_all(bridge, "r", 3)
+            await publish_all(bridge, "ended", 3, end=True)
+            await bridge.publish_end("empty")
+            await publish_all(bridge, "cleaned", 3)
+            await bridge.cleanup("cleaned", delay=50)
+            found = {key.decode(): client.pttl(key) for key in client.scan_iter(f"{key_prefix}*")}
+            runs = ["r", "ended", "empty", "cleaned"]
+            streams = {f"{key_prefix}:{run}" for run in runs}
+            assert {name for name in found if ".owner:" not in name} == streams | {
+                f"{key_prefix}.meta:{{{name}}}" for name in streams
+            }
+            assert all(left > 0 for left in found.values()), found
+            assert 80_000 <= found[f"{key_prefix}:r"] <= 100_000
+            assert found[f"{key_prefix}:cleaned"] <= 50_000
+            for name in (f"{key_prefix}:r", f"{key_prefix}.meta:{{{key_prefix}:r}}"):
+                client.pexpire(name, 70_000)
+            client.hset(f"{key_prefix}.meta:{{{key_prefix}:r}}", "expires_at", 0)
+            await publish_all(bridge, "r", 1)
+            assert client.pttl(f"{key_prefix}:r") >= 80_000
+
+
+async def test_streams_have_the_fields_that_deerflow_reads(redis_url: str, key_prefix: str) -> None:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        async with RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix) as bridge:
+            await bridge.publish("r", "values", {"a": "ü"})
+            await bridge.publish_end("r", reason="why")
+            (first, event), (second, end) = client.xrange(f"{key_prefix}:r")  # type: ignore[misc,union-attr]  # redis-py's sync and async types are one
+            assert (event["kind"], event["event"], json.loads(event["data"])) == ("event", "values", {"a": "ü"})
+            assert (end["kind"], end["reason"]) == ("end", "why")
+            assert (first.rpartition("-")[2], second.rpartition("-")[2]) == ("0", "1")

@@ -1,0 +1,113 @@
+"""Real processes: one publishes, another reads; a producer that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge, StreamEvent
+from deerflow_replica.testing._stream_common import read, until
+
+pytestmark = pytest.mark.anyio
+SCRIPT = Path(__file__).with_name("stream_process.py")
+
+
+@asynccontextmanager
+async def producer(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SCRIPT), *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_a_reader_that_reconnects_at_other_replicas_gets_everything_once(redis_url: str, key_prefix: str) -> None:
+    seen: list[int] = []
+    cursor: str | None = None
+    done = False
+    async with producer(redis_url, key_prefix, "r", "1500", "end") as process:
+        while not done:
+            async with RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix) as replica:
+                for item in await read(replica, "r", cursor, items=171):
+                    if item is END_SENTINEL:
+                        done = True
+                        break
+                    assert isinstance(item, StreamEvent), item
+                    seen.append(item.data)
+                    cursor = item.id
+        assert await process.wait() == 0
+    assert seen == list(range(1500))
+
+
+async def test_a_killed_producer_ends_its_stream_as_orphaned(redis_url: str, key_prefix: str) -> None:
+    async with (
+        RedisStreamBridge(
+            redis_url=redis_url, key_prefix=key_prefix, lease_seconds=1.0, check_interval_seconds=0.5
+        ) as bridge,
+        producer(redis_url, key_prefix, "r", "20", "wait") as process,
+    ):
+        feed = bridge.subscribe("r")
+        for number in range(20):
+            item = await anext(feed)
+            assert item.data == number  # type: ignore[union-attr]  # a gap would fail here
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"published\n"
+        process.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        async with asyncio.timeout(10):
+            assert await anext(feed) is END_SENTINEL
+        assert time.monotonic() - began < 1.5 + 0.5 + 1.0
+        await feed.aclose()
+        assert await bridge.end_reason("r") == "orphaned"
+        assert bridge.stats().orphaned == 1
+
+
+async def test_a_living_producer_that_is_silent_is_left_alone(redis_url: str, key_prefix: str) -> None:
+    async with (
+        RedisStreamBridge(
+            redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.5, check_interval_seconds=0.1
+        ) as bridge,
+        producer(redis_url, key_prefix, "r", "1", "wait") as process,
+    ):
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"published\n"
+        feed = bridge.subscribe("r", heartbeat_interval=0.2)
+        await anext(feed)
+        for _ in range(20):
+            assert (await anext(feed)).event == "__heartbeat__"  # type: ignore[union-attr]  # a gap would fail here
+        await feed.aclose()
+        assert await bridge.end_reason("r") is None
+
+
+async def test_the_late_owner_of_an_orphan_is_told(redis_url: str, key_prefix: str) -> None:
+    from deerflow_replica.errors import StreamEndedError
+
+    async with RedisStreamBridge(
+        redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.3, check_interval_seconds=0.1
+    ) as reader:
+        late = RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.3)
+        async with late:
+            await late.publish("r", "n", 0)
+            await late.flush()
+            await late._lease.close()  # what a stopped process does: nothing
+            assert (await read(reader, "r"))[-1] is END_SENTINEL
+            await late.publish("r", "n", 1)
+            with pytest.raises(StreamEndedError):
+                await late.flush("r")
+            with pytest.raises(StreamEndedError):
+                await late.publish("r", "n", 2)
+            with pytest.raises(StreamEndedError):
+                await late.publish_end("r")
+        assert await reader.end_reason("r") == "orphaned"
+        await until(lambda: reader.stats().topics == 0)
