@@ -8,14 +8,18 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.01
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], *, timeout: float = 10.0, what: str = "the condition") -> T:
+@overload
+async def eventually(check: Callable[[], Awaitable[T]], *, timeout: float = 10.0, what: str = "the condition") -> T: ...
+@overload
+async def eventually(check: Callable[[], T], *, timeout: float = 10.0, what: str = "the condition") -> T: ...
+async def eventually(check: Callable[[], Any], *, timeout: float = 10.0, what: str = "the condition") -> Any:
     """Call `check` until it returns something true, and return that; `AssertionError` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:

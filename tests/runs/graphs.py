@@ -38,7 +38,7 @@ class Model(GenericFakeChatModel):
         ]
         words = [answer.text] if calls else re.split(r"(\s)", answer.text)
         for word in words:
-            chunk = AIMessageChunk(word, id=answer.id, tool_call_chunks=calls)
+            chunk = AIMessageChunk(content=word, id=answer.id, tool_call_chunks=calls)
             yield ChatGenerationChunk(message=chunk)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Model:
