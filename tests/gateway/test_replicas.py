@@ -198,12 +198,15 @@ async def _is_up(port: int) -> Any:
             return False
 
 
+# The stream is ended by its readers before the run's lease has lapsed: it has no error event then.
+READERS_FIRST = {"stream_bridge": {"lease_seconds": 1, "check_interval_seconds": 0.5}}
+
+
 @pytest.mark.parametrize(
     ("settings", "limit", "stored"),
     [
         pytest.param({}, 15.0, True, id="defaults"),
         pytest.param({"gateway": {"lease_seconds": 3}}, 5.0, True, id="short lease"),
-        # The stream is ended by its readers before the run's lease has lapsed: it has no error event then.
         pytest.param(
             {"stream_bridge": {"lease_seconds": 1, "check_interval_seconds": 0.5}}, 15.0, False, id="stream first"
         ),
