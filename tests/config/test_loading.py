@@ -275,7 +275,7 @@ def test_where_a_redis_url_comes_from(write: Write) -> None:
     assert AppConfig.from_file(env=bridge).stream_bridge.redis_url == "redis://own"
     write("stream_bridge: {type: memory}")
     assert AppConfig.from_file(env=bridge).stream_bridge.type == "memory"
-    assert problems("stream_bridge:\n  type: redis\n", write)[0].startswith("config.yaml:2:3 stream_bridge")
+    assert problems("stream_bridge:\n  type: redis\n", write)[0].startswith("config.yaml:2:3 stream_bridge.redis_url: ")
     with pytest.raises(ConfigError, match="redis_url"):
         AppConfig.from_mapping({"stream_bridge": {"type": "redis"}}, env=general)
 

@@ -88,6 +88,22 @@ def test_get() -> None:
             config.get(key)
 
 
+def test_a_dump_takes_pydantic_s_options() -> None:
+    config = AppConfig.from_mapping({"title": {"max_words": 3}, "store": {"type": None}, "x": {"a": None}}, env={})
+    assert config.model_dump(exclude_unset=True) == {
+        "title": {"max_words": 3},
+        "store": {},
+        "x": {"a": None},
+    }
+    assert config.model_dump(exclude_defaults=True, exclude={"store"}) == {"title": {"max_words": 3}, "x": {"a": None}}
+    assert config.model_dump(include={"title": {"max_words", "enabled"}}) == {
+        "title": {"enabled": True, "max_words": 3}
+    }
+    assert "max_words" not in config.model_dump(exclude={"title": {"max_words"}})["title"]
+    assert config.model_dump(exclude_none=True)["x"] == {}
+    assert config.model_dump_json(include={"log_level"}) == '{"log_level":"info"}'
+
+
 def test_the_first_of_equal_names_is_the_model() -> None:
     config = AppConfig.from_mapping({"models": [{"name": "m", "model": "1"}, {"name": "m", "model": "2"}]}, env={})
     model = config.get_model_config("m")

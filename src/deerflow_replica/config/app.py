@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, Self, cast
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ..errors import ConfigError, ConfigProblem
 from . import loading
@@ -23,13 +22,13 @@ from .agents import (
     TitleConfig,
 )
 from .connections import DERIVED_TYPE, missing_connections
-from .display import display
+from .display import Select, display
 from .frozen import raw_items, thaw
 from .loading import Loaded
 from .names import DEERFLOW_SECTIONS, unknown_names
 from .problems import in_file_order, problems_of
 from .provenance import Provenance
-from .section import Section
+from .section import Section, missing_values
 from .storage import (
     CheckpointerConfig,
     DatabaseConfig,
@@ -158,9 +157,7 @@ class AppConfig(Section, frozen=True):
     def _connections_are_there(self) -> Self:
         missing = list(missing_connections(self))
         if missing:
-            raise ValidationError.from_exception_data(
-                type(self).__name__, [_missing_detail(path, message) for path, message in missing], hide_input=True
-            )
+            raise missing_values(type(self).__name__, missing)
         return self
 
     def _seal(self, context: Any) -> None:
@@ -211,9 +208,5 @@ class AppConfig(Section, frozen=True):
         place = self._provenance.key_place(path) or self._provenance.place(path)
         return ConfigProblem(dotted(path), message, *(place or (None, None, None)))
 
-    def _displayed(self) -> dict[str, Any]:
-        return cast(dict[str, Any], display(self, self._provenance.variables))
-
-
-def _missing_detail(path: tuple[str, str], message: str) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError("missing", "{reason}", {"reason": message}), loc=path, input=None)
+    def _displayed(self, select: Select | None = None) -> dict[str, Any]:
+        return cast(dict[str, Any], display(self, self._provenance.variables, select))

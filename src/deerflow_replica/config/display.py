@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from .frozen import UnsetVariable, raw_items, raw_values
 from .masking import MASK, is_secret_name, masked
 
+Select = Callable[[Any], Mapping[str, Any]]
+"""Which values of a section are shown."""
 
-def display(value: Any, variables: Mapping[tuple[Any, ...], str] | None = None) -> Any:
+
+def display(value: Any, variables: Mapping[tuple[Any, ...], str] | None = None, select: Select | None = None) -> Any:
     """Plain, masked data for every output. `variables` tells by path which texts came from the environment."""
-    return _display(value, variables or {}, (), secret=False)
+    return _Display(variables or {}, select or (lambda section: section.__config_values__())).show(value, ())
 
 
-def _display(value: Any, variables: Mapping[tuple[Any, ...], str], path: tuple[Any, ...], *, secret: bool) -> Any:
-    if path in variables:
-        return f"${variables[path]}"
-    if isinstance(value, UnsetVariable):
-        return repr(value)
-    if isinstance(value, str | bytes) or _is_number(value):
-        return _display_scalar(value, secret=secret)
-    if isinstance(value, tuple | list):
-        return [_display(item, variables, (*path, i), secret=secret) for i, item in enumerate(raw_values(value))]
-    if isinstance(value, AbstractSet):
-        return {_display(item, {}, (), secret=secret) for item in value}
-    effective = getattr(value, "__config_values__", None)
-    if effective is not None or isinstance(value, Mapping):
-        items = raw_items(effective()) if effective is not None else raw_items(value)
+class _Display:
+    def __init__(self, variables: Mapping[tuple[Any, ...], str], select: Select) -> None:
+        self._variables = variables
+        self._select = select
+
+    def show(self, value: Any, path: tuple[Any, ...], *, secret: bool = False) -> Any:
+        if path in self._variables:
+            return f"${self._variables[path]}"
+        if isinstance(value, str | bytes | int | float):
+            return _scalar(value, secret=secret)
+        if isinstance(value, tuple | list):
+            return [self.show(item, (*path, i), secret=secret) for i, item in enumerate(raw_values(value))]
+        if isinstance(value, AbstractSet):
+            return {self.show(item, (*path, item), secret=secret) for item in value}
+        if isinstance(value, Mapping):
+            return self._mapping(value, path, secret=secret)
+        if hasattr(value, "__config_values__"):
+            return self._mapping(self._select(value), path, secret=secret)
+        return repr(value) if isinstance(value, UnsetVariable) else value
+
+    def _mapping(self, mapping: Mapping[Any, Any], path: tuple[Any, ...], *, secret: bool) -> dict[Any, Any]:
         return {
-            key: _display(item, variables, (*path, key), secret=secret or is_secret_name(key)) for key, item in items
+            key: self.show(item, (*path, key), secret=secret or is_secret_name(key)) for key, item in raw_items(mapping)
         }
-    return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _display_scalar(value: Any, *, secret: bool) -> Any:
-    if secret and value not in ("", b""):
+def _scalar(value: Any, *, secret: bool) -> Any:
+    if secret and not isinstance(value, bool) and value not in ("", b""):
         return MASK
     return masked(value) if isinstance(value, str) else value

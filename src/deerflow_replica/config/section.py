@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, SupportsIndex, cast
@@ -13,12 +12,15 @@ from pydantic import (
     ConfigDict,
     PlainValidator,
     SerializationInfo,
+    ValidationError,
     WithJsonSchema,
     model_serializer,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from .display import display
+from .display import Select, display
+from .dumping import jsonable, kept
 from .frozen import FrozenDict, freeze, raw_items
 
 
@@ -108,7 +110,9 @@ class Section(BaseModel, frozen=True):
     def with_derived(self, **values: Any) -> Self:
         """The same section with values that still count as not given. They are not validated."""
         held = {**self.__dict__, **values}
-        return cast(Self, _rebuilt(type(self), held, self.__pydantic_extra__, self.model_fields_set, {}))
+        return cast(
+            Self, _rebuilt(type(self), held, self.__pydantic_extra__, self.model_fields_set - values.keys(), {})
+        )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with whole fields replaced, validated. Raises Pydantic's `ValidationError`."""
@@ -159,13 +163,33 @@ class Section(BaseModel, frozen=True):
     def __repr_args__(self) -> Any:
         return list(self._displayed().items())
 
-    def _displayed(self) -> dict[str, Any]:
-        return cast(dict[str, Any], display(self))
+    def _displayed(self, select: Select | None = None) -> dict[str, Any]:
+        return cast(dict[str, Any], display(self, select=select))
 
     @model_serializer(mode="plain")
     def _masked_dump(self, info: SerializationInfo) -> dict[str, Any]:
-        shown = self._displayed()
-        return _jsonable(shown) if info.mode == "json" else shown
+        shown = kept(self._displayed(lambda section: _selected(section, info)), info)
+        return cast(dict[str, Any], jsonable(shown) if info.mode == "json" else shown)
+
+
+def missing_values(title: str, missing: Iterable[tuple[tuple[str, ...], str]]) -> ValidationError:
+    """The error for values that are needed and not there, by path and message."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("missing", "{reason}", {"reason": message}), loc=path, input=None)
+        for path, message in missing
+    ]
+    return ValidationError.from_exception_data(title, details, hide_input=True)
+
+
+def _selected(section: Section, info: SerializationInfo) -> dict[str, Any]:
+    """The values that the options of a dump leave, before the names that it includes or excludes."""
+    values = section.__config_mapping__() if info.exclude_unset else section.__config_values__()
+    if info.exclude_defaults:
+        defaults = {
+            name: field.get_default(call_default_factory=True) for name, field in type(section).model_fields.items()
+        }
+        values = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    return values
 
 
 def _rebuilt(
@@ -185,11 +209,3 @@ def _rebuilt(
 
 def _sealed(value: Any) -> Any:
     return value if isinstance(value, Section | FrozenDict | tuple) else freeze(value)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | set):
-        return [_jsonable(item) for item in value]
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

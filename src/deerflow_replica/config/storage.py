@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from .section import Opaque, OptionalOpaque, Section
+from .section import Opaque, OptionalOpaque, Section, missing_values
 
 PostgresSchema = Annotated[str, StringConstraints(pattern=r"^([a-z_][a-z0-9_]{0,62})?$")]
 TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,47}$")]
@@ -134,5 +134,6 @@ class StreamBridgeConfig(Section, frozen=True):
     @model_validator(mode="after")
     def _redis_needs_a_url(self) -> Self:
         if self.type == "redis" and not self.redis_url:
-            raise ValueError("type redis needs redis_url, or REDIS_URL in the environment")
+            message = "type redis needs redis_url; a file's may also be REDIS_URL in the environment"
+            raise missing_values(type(self).__name__, [(("redis_url",), message)])
         return self
