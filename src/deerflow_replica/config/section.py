@@ -183,7 +183,8 @@ def missing_values(title: str, missing: Iterable[tuple[tuple[str, ...], str]]) -
 
 def _selected(section: Section, info: SerializationInfo) -> dict[str, Any]:
     """The values that the options of a dump leave, before the names that it includes or excludes."""
-    values = section.__config_mapping__() if info.exclude_unset else section.__config_values__()
+    only_given = info.exclude_unset or info.exclude_defaults
+    values = section.__config_mapping__() if only_given else section.__config_values__()
     if info.exclude_defaults:
         defaults = {
             name: field.get_default(call_default_factory=True) for name, field in type(section).model_fields.items()
