@@ -28,7 +28,7 @@ async def reach_all(config: AppConfig, sections: Sequence[str], connect_bridge: 
     """
     attempts = [_Attempt(target_of(config, "stream_bridge"), connect_bridge)] if connect_bridge else []
     attempts += _attempts([target_of(config, section) for section in sections])
-    outcomes = await asyncio.gather(*(_within(config, one.connect) for one in attempts), return_exceptions=True)
+    outcomes = await asyncio.gather(*(_outcome(config, one.connect) for one in attempts))
     failed = [(one.target, error) for one, error in zip(attempts, outcomes, strict=True) if error is not None]
     for _, error in failed:
         if not isinstance(error, (StreamUnavailableError, StoreUnavailableError, TimeoutError)):
@@ -39,9 +39,19 @@ async def reach_all(config: AppConfig, sections: Sequence[str], connect_bridge: 
         raise kind(lines) from _cause(failed[0][1])
 
 
-async def _within(config: AppConfig, connect: Connect) -> None:
-    async with asyncio.timeout(config.replica.connect_timeout_seconds):
-        await connect()
+async def _outcome(config: AppConfig, connect: Connect) -> Exception | None:
+    """What went wrong. An attempt that was given up is let go whole: its frames would keep its socket open."""
+    seconds = config.replica.connect_timeout_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            await connect()
+    except TimeoutError:
+        pass
+    except Exception as error:  # every server is asked, whatever another one answers; the caller raises it
+        return error
+    else:
+        return None
+    return TimeoutError(f"no answer within {seconds:g} seconds")
 
 
 def _attempts(targets: Sequence[Target]) -> list[_Attempt]:
@@ -71,14 +81,12 @@ def _connect(same: Sequence[Target]) -> Connect:
 
 def _line(config: AppConfig, target: Target, error: BaseException) -> str:
     verb = "cannot use" if target.kind == "sqlite" else "cannot reach"
-    text = f"{target.key}: {verb} {masked(target.url)}: {masked(_reason(config, error))}"
+    text = f"{target.key}: {verb} {masked(target.url)}: {masked(_reason(error))}"
     place = place_of(config, target.key)
     return f"{place} {text}" if place else text
 
 
-def _reason(config: AppConfig, error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {config.replica.connect_timeout_seconds:g} seconds"
+def _reason(error: BaseException) -> str:
     cause = _cause(error) or error
     text = str(cause).strip() or type(cause).__name__
     return text.splitlines()[0]
