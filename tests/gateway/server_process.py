@@ -20,7 +20,7 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
-    uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="error")).run(sockets=[listener])
+    uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", log_level="error")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ async def served(app: Any, *, lifespan: str = "off") -> AsyncIterator[str]:
     """The base URL of `app` under uvicorn, on this loop. Leaving cuts what still streams."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, lifespan="on" if lifespan == "on" else "off", log_level="critical", timeout_graceful_shutdown=1
+        app, lifespan="on" if lifespan == "on" else "off", ws="none", log_level="critical", timeout_graceful_shutdown=1
     )
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
