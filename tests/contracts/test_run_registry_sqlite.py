@@ -1,22 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from deerflow_replica.runs.registry.base import RunRegistry
 from deerflow_replica.runs.registry.sqlite import SqliteRunRegistry
-from deerflow_replica.testing.runs import RunRegistryContract
+from deerflow_replica.testing.runs import Build, RunRegistryContract
 
 
 class TestSqliteRunRegistry(RunRegistryContract):
     @pytest.fixture
-    async def registry(self, tmp_path: Path) -> AsyncIterator[RunRegistry]:
-        async with SqliteRunRegistry(tmp_path / "runs.db") as registry:
-            yield registry
-
-    @pytest.fixture
-    async def peer(self, registry: RunRegistry, tmp_path: Path) -> AsyncIterator[RunRegistry]:
-        async with SqliteRunRegistry(tmp_path / "runs.db") as registry:
-            yield registry
+    def build(self, tmp_path: Path) -> Build:
+        return lambda: SqliteRunRegistry(tmp_path / "runs.db")

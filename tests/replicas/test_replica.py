@@ -200,7 +200,7 @@ async def test_refused_run_leaves_nothing(replica: Replica) -> None:
 
 async def test_input_without_json_form_runs_all_the_same(replica: Replica) -> None:
     def typed(state: State) -> State:
-        return {"log": [type(state["seen"]).__name__]}
+        return {"log": [type(state.get("seen")).__name__]}
 
     run = await replica.start_run(steps(typed), {"seen": object()}, thread_id="t", stream_mode="updates")
     assert await run.wait() == "success"

@@ -92,4 +92,4 @@ async def wait_for_ever(state: State) -> State:
 
 
 def who(state: State, config: RunnableConfig) -> State:
-    return {"seen": config["configurable"]["run_id"]}
+    return {"seen": config.get("configurable", {})["run_id"]}

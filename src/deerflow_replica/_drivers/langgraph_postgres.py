@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from .._extras import extra
 from .postgres import exclusive, postgres_errors
@@ -46,8 +46,9 @@ async def open_pool(dsn: str, schema: str | None, *, max_size: int, timeout_seco
         if schema:
             await connection.execute(f"SET search_path TO {quoted(schema)}".encode())
 
-    pool: DictPool = AsyncConnectionPool(
+    pool = AsyncConnectionPool(
         dsn,
+        connection_class=cast("type[DictConnection]", AsyncConnection),
         min_size=1,
         max_size=max(2, max_size),
         timeout=timeout_seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -16,23 +16,30 @@ from ..runs.registry.records import Admission, Lease, NewRun, RunOutcome, Unclos
 LONG = 60.0  # a lease that no test outlives
 SHORT = 0.05
 
+Build = Callable[[], RunRegistry]
+
 
 class RunRegistryContract:
-    """Define the fixture `registry`: an open, empty registry. With `peer`, a second object on the same rows."""
+    """Provide the fixture `build`: a function that makes one more replica's registry, each on the same new rows."""
 
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
     @pytest.fixture
-    async def registry(self) -> AsyncIterator[RunRegistry]:
-        raise NotImplementedError("override the fixture `registry`")
-        yield  # noqa: PT022  # subclasses yield, and the types of the two must agree
+    def build(self) -> Build:
+        raise NotImplementedError("override the fixture `build`")
 
     @pytest.fixture
-    async def peer(self, registry: RunRegistry) -> AsyncIterator[RunRegistry]:
-        """Another replica's object on the same rows; the same object where there is only one process."""
-        yield registry  # noqa: PT022  # subclasses close theirs
+    async def registry(self, build: Build) -> AsyncIterator[RunRegistry]:
+        async with build() as registry:
+            yield registry
+
+    @pytest.fixture
+    async def peer(self, registry: RunRegistry, build: Build) -> AsyncIterator[RunRegistry]:
+        """Another replica's registry."""
+        async with build() as peer:
+            yield peer
 
     async def admit(
         self, registry: RunRegistry, run_id: str, thread_id: str = "t", *, lease_seconds: float = LONG, **fields: Any
@@ -348,9 +355,9 @@ class RunRegistryContract:
         assert [record.run_id for record in await registry.list("t", limit=2, offset=1)] == ["r2", "r1"]
         assert [record.run_id for record in await registry.list("t", status="running")] == ["r0"]
         assert await registry.list("nobody") == ()
-        for page in ({"limit": 0}, {"limit": 1001}, {"offset": -1}):
+        for limit, offset in ((0, 0), (1001, 0), (1, -1)):
             with pytest.raises(ValueError, match="limit"):
-                await registry.list("t", **page)
+                await registry.list("t", limit=limit, offset=offset)
 
     # Threads
 
