@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import redis
@@ -44,7 +45,8 @@ async def test_streams_have_the_fields_that_deerflow_reads(redis_url: str, key_p
         async with RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix) as bridge:
             await bridge.publish("r", "values", {"a": "ü"})
             await bridge.publish_end("r", reason="why")
-            (first, event), (second, end) = client.xrange(f"{key_prefix}:r")  # type: ignore[misc,union-attr]  # redis-py's sync and async types are one
+            entries: Any = client.xrange(f"{key_prefix}:r")
+            (first, event), (second, end) = entries
             assert (event["kind"], event["event"], json.loads(event["data"])) == ("event", "values", {"a": "ü"})
             assert (end["kind"], end["reason"]) == ("end", "why")
             assert (first.rpartition("-")[2], second.rpartition("-")[2]) == ("0", "1")

@@ -159,43 +159,47 @@ async def test_a_key_of_another_type_fails_that_run_alone(
 
 
 async def test_a_full_buffer_waits_in_turn_and_gives_up_after_the_timeout(make: Make, redis_url: str) -> None:
-    async with cutting_proxy(redis_url) as proxy:
-        async with make(redis_url=proxy.url, max_pending_events=3, publish_timeout_seconds=1.0) as bridge:
-            proxy.is_refusing = True
-            proxy.cut()
-            for number in range(3):
-                await bridge.publish("r", "n", number)
-            assert bridge.stats().pending_events == 3
-            with pytest.raises(StreamUnavailableError, match="room"):
-                await bridge.publish("r", "n", "lost")
-            with pytest.raises(StreamUnavailableError, match="still wait"):
-                await bridge.flush()
-            waiting = [asyncio.ensure_future(bridge.publish("r", "n", number)) for number in range(3, 6)]
-            cancelled = asyncio.ensure_future(bridge.publish("r", "n", "cancelled"))
-            await asyncio.sleep(0)
-            cancelled.cancel()
-            proxy.is_refusing = False
-            await asyncio.gather(*waiting)
-            await until(lambda: bridge.stats().pending_events == 0)
-            await bridge.publish_end("r")
-            assert numbers(await read(bridge, "r")) == list(range(6))
-            assert bridge.stats().retried > 0
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make(redis_url=proxy.url, max_pending_events=3, publish_timeout_seconds=1.0) as bridge,
+    ):
+        proxy.is_refusing = True
+        proxy.cut()
+        for number in range(3):
+            await bridge.publish("r", "n", number)
+        assert bridge.stats().pending_events == 3
+        with pytest.raises(StreamUnavailableError, match="room"):
+            await bridge.publish("r", "n", "lost")
+        with pytest.raises(StreamUnavailableError, match="still wait"):
+            await bridge.flush()
+        waiting = [asyncio.ensure_future(bridge.publish("r", "n", number)) for number in range(3, 6)]
+        cancelled = asyncio.ensure_future(bridge.publish("r", "n", "cancelled"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        proxy.is_refusing = False
+        await asyncio.gather(*waiting)
+        await until(lambda: bridge.stats().pending_events == 0)
+        await bridge.publish_end("r")
+        assert numbers(await read(bridge, "r")) == list(range(6))
+        assert bridge.stats().retried > 0
 
 
 async def test_a_publish_that_waits_for_a_lost_server_leaves_no_trace(make: Make, redis_url: str) -> None:
-    async with cutting_proxy(redis_url) as proxy:
-        async with make(redis_url=proxy.url, ack="server", publish_timeout_seconds=0.4) as bridge:
-            await bridge.publish("r", "n", 0)
-            proxy.is_refusing = True
-            proxy.cut()
-            with pytest.raises(StreamUnavailableError):
-                await bridge.publish("r", "n", 1)  # may have been sent: it stays
-            with pytest.raises(StreamUnavailableError):
-                await bridge.publish("r", "n", "never sent")
-            proxy.is_refusing = False
-            await until(lambda: bridge.stats().pending_events == 0)
-            await bridge.publish_end("r")
-            assert numbers(await read(bridge, "r")) == [0, 1]
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make(redis_url=proxy.url, ack="server", publish_timeout_seconds=0.4) as bridge,
+    ):
+        await bridge.publish("r", "n", 0)
+        proxy.is_refusing = True
+        proxy.cut()
+        with pytest.raises(StreamUnavailableError):
+            await bridge.publish("r", "n", 1)  # may have been sent: it stays
+        with pytest.raises(StreamUnavailableError):
+            await bridge.publish("r", "n", "never sent")
+        proxy.is_refusing = False
+        await until(lambda: bridge.stats().pending_events == 0)
+        await bridge.publish_end("r")
+        assert numbers(await read(bridge, "r")) == [0, 1]
 
 
 async def test_close_tells_how_much_was_not_stored(make: Make, redis_url: str) -> None:

@@ -27,6 +27,8 @@ with extra("redis"):
     from redis.exceptions import NoScriptError, RedisError, ResponseError
     from redis.exceptions import TimeoutError as RedisTimeoutError
 
+__all__ = ["Command", "Connection", "Lane", "RedisServer", "ResponseError", "Script", "check_version", "is_transient"]
+
 Command = tuple[Any, ...]
 OLDEST_VERSION = (7, 0)
 _TRANSIENT = ("LOADING", "READONLY", "OOM", "BUSY", "MASTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN")

@@ -111,14 +111,15 @@ class Buffer:
     def known(self, run_id: str) -> Run | None:
         return self.runs.get(run_id) or self.ended.get(run_id)
 
-    async def accept(self, item: Item) -> None:
-        """Take the item, at once if there is room and nobody waits, else in turn.
+    def offer(self, item: Item) -> bool:
+        """Take the item if there is room and nobody waits."""
+        if self._queue or not self._has_room(item):
+            return False
+        self._take(item)
+        return True
 
-        A call cancelled before its turn leaves nothing behind.
-        """
-        if not self._queue and self._has_room(item):
-            self._take(item)
-            return
+    async def accept(self, item: Item) -> None:
+        """Take the item in its turn. A call cancelled before its turn leaves nothing behind."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         place = (item, turn)
         self._queue.append(place)

@@ -60,6 +60,7 @@ class Feed:
         self._session: _Session | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._endings: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def begin(self, subscriber: Subscriber) -> None:
         self._enter()
@@ -74,7 +75,9 @@ class Feed:
             self._session.page(subscriber)
 
     def release(self, topic: Topic) -> None:
-        if not topic.subscribers and self._sweeper is None:
+        if self._is_closed:
+            self.hub.topics.pop(topic.run_id, None)
+        elif not topic.subscribers and self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._sweep)
 
     def vanish(self, run_id: str) -> None:
@@ -88,6 +91,7 @@ class Feed:
         self._end_session()
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._end_session()
@@ -364,8 +368,7 @@ class _Session:
             self._again(topic, joining)
             return
         if ring is None:
-            ring = Ring(page.epoch, page.entries[0].seq if page.entries else page.tail + 1)
-            topic.begin(ring)
+            ring = topic.begin(Ring(page.epoch, page.entries[0].seq if page.entries else page.tail + 1))
         ring.owner = page.owner
         self._extend(topic, ring, page.entries)
         for subscriber in joining:

@@ -28,13 +28,14 @@ class Topic:
         self.ring: Ring | None = None
         self.subscribers: set[Subscriber] = set()
 
-    def begin(self, ring: Ring) -> None:
+    def begin(self, ring: Ring) -> Ring:
         """A stream came to be: whoever waited for it reads it from seq 0."""
         self.ring = ring
         for subscriber in self.subscribers:
             if subscriber.awaits_stream:
                 subscriber.read(ring, 0)
         self.wake()
+        return ring
 
     def vanish(self) -> None:
         """The stream was deleted: its readers get what is held here, then a gap."""

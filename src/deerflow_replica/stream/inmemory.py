@@ -47,45 +47,59 @@ class InMemoryStreamBridge(StreamBridge):
                 stream_ttl_seconds=stream_ttl_seconds,
             )
         )
-        self._hub = Hub(self._settings, self)
-        self._expiries: dict[str, _Expiry] = {}
-        self._last_epoch = 0
+        self._streams = _Streams(self._settings, self._enter)
         self._published = 0
 
     def stats(self) -> StreamStats:
+        hub = self._streams.hub
         return StreamStats(
             published=self._published,
-            delivered=self._hub.delivered,
-            gaps=self._hub.gaps,
-            subscribers=self._hub.subscribers,
-            topics=len(self._hub.topics),
+            delivered=hub.delivered,
+            gaps=hub.gaps,
+            subscribers=hub.subscribers,
+            topics=len(hub.topics),
         )
 
     async def _publish(self, run_id: str, event: str, encoded: bytes) -> None:
-        topic = self._hub.topic(run_id)
-        ring = self._ring(topic)
-        if ring.ended:
-            raise StreamEndedError(f"run {run_id!r} has ended: nothing is stored after END")
-        ring.append(event, encoded)
-        self._trim(topic, ring)
-        self._touch(run_id)
-        topic.wake()
+        self._streams.append(run_id, event, encoded)
         self._published += 1
         if self._published % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
 
     async def _publish_end(self, run_id: str, reason: str) -> None:
-        topic = self._hub.topic(run_id)
-        ring = self._ring(topic)
-        if not ring.ended:
-            ring.append_end(reason)
-            self._touch(run_id)
-            topic.wake()
+        self._streams.end(run_id, reason)
 
     def _subscribe(
         self, run_id: str, last_event_id: str | None, heartbeat_interval: float
     ) -> AsyncGenerator[StreamItem, None]:
-        return self._hub.follow(run_id, last_event_id, heartbeat_interval)
+        return self._streams.hub.follow(run_id, last_event_id, heartbeat_interval)
+
+    async def _exists(self, run_id: str) -> bool:
+        return self._streams.find(run_id) is not None
+
+    async def _end_reason(self, run_id: str) -> str | None:
+        ring = self._streams.find(run_id)
+        return ring.end_reason if ring else None
+
+    async def _cleanup(self, run_id: str, delay: float) -> None:
+        self._streams.delete(run_id, delay)
+
+    async def _flush(self, run_id: str | None) -> None:
+        """Everything is stored when it is accepted."""
+
+    async def _close(self) -> None:
+        self._streams.close()
+
+
+class _Streams:
+    """The hub's source: a ring is all there is of a stream."""
+
+    def __init__(self, settings: StreamSettings, enter: Callable[[], None]) -> None:
+        self._settings = settings
+        self._enter = enter
+        self._expiries: dict[str, _Expiry] = {}
+        self._last_epoch = 0
+        self.hub = Hub(settings, self)
 
     def begin(self, subscriber: Subscriber) -> None:
         self._enter()
@@ -98,44 +112,51 @@ class InMemoryStreamBridge(StreamBridge):
 
     def release(self, topic: Topic) -> None:
         if topic.ring is None and not topic.subscribers:
-            self._hub.topics.pop(topic.run_id, None)
+            self.hub.topics.pop(topic.run_id, None)
 
-    async def _exists(self, run_id: str) -> bool:
-        return self._found(run_id) is not None
+    def append(self, run_id: str, event: str, encoded: bytes) -> None:
+        topic = self.hub.topic(run_id)
+        ring = self._ring(topic)
+        if ring.ended:
+            raise StreamEndedError(f"run {run_id!r} has ended: nothing is stored after END")
+        ring.append(event, encoded)
+        self._trim(topic, ring)
+        self._touch(run_id)
+        topic.wake()
 
-    async def _end_reason(self, run_id: str) -> str | None:
-        ring = self._found(run_id)
-        return ring.end_reason if ring else None
+    def end(self, run_id: str, reason: str) -> None:
+        topic = self.hub.topic(run_id)
+        ring = self._ring(topic)
+        if not ring.ended:
+            ring.append_end(reason)
+            self._touch(run_id)
+            topic.wake()
 
-    async def _cleanup(self, run_id: str, delay: float) -> None:
-        if self._found(run_id) is None:
+    def find(self, run_id: str) -> Ring | None:
+        topic = self.hub.topics.get(run_id)
+        return topic.ring if topic else None
+
+    def delete(self, run_id: str, delay: float) -> None:
+        if self.find(run_id) is None:
             return
         if delay == 0:
             self._delete(run_id)
         else:
             self._expiries[run_id].fix(delay)
 
-    async def _flush(self, run_id: str | None) -> None:
-        """Everything is stored when it is accepted."""
-
-    async def _close(self) -> None:
+    def close(self) -> None:
         for expiry in self._expiries.values():
             expiry.cancel()
         self._expiries.clear()
-        self._hub.heartbeats.stop()
-        self._hub.conclude(lambda: StreamUnavailableError("the stream bridge is closed"))
-
-    def _found(self, run_id: str) -> Ring | None:
-        topic = self._hub.topics.get(run_id)
-        return topic.ring if topic else None
+        self.hub.heartbeats.stop()
+        self.hub.conclude(lambda: StreamUnavailableError("the stream bridge is closed"))
 
     def _ring(self, topic: Topic) -> Ring:
         if topic.ring is None:
             # Ahead of every earlier stream, also when the clock was set back.
             self._last_epoch = max(self._last_epoch + 1, time.time_ns() // 1000)
             self._expiries[topic.run_id] = _Expiry(partial(self._delete, topic.run_id))
-            topic.begin(Ring(self._last_epoch))
-        assert topic.ring is not None  # noqa: S101  # begin() has just set it; for the type checkers
+            return topic.begin(Ring(self._last_epoch))
         return topic.ring
 
     def _trim(self, topic: Topic, ring: Ring) -> None:
@@ -152,7 +173,7 @@ class InMemoryStreamBridge(StreamBridge):
 
     def _delete(self, run_id: str) -> None:
         self._expiries.pop(run_id).cancel()
-        topic = self._hub.topics[run_id]
+        topic = self.hub.topics[run_id]
         topic.vanish()
         self.release(topic)
 

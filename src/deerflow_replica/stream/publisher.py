@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .._drivers.redis import Command, Lane, RedisServer, Script, is_transient
+from .._drivers.redis import Command, Lane, RedisServer, ResponseError, Script, is_transient
 from ..errors import StreamError, StreamUnavailableError
 from .buffer import Buffer, Item, Run
 from .keys import StreamKeys
@@ -123,6 +123,8 @@ class Publisher:
         return [run] if run is not None else []
 
     async def _accept(self, item: Item) -> None:
+        if self.buffer.offer(item):
+            return
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self.buffer.accept(item)
@@ -197,7 +199,7 @@ class Publisher:
                 _LOG.warning("%s; %d events wait", error, len(self.buffer))
             self._trouble = error
             return False
-        except Exception as error:
+        except ResponseError as error:
             if len(runs) > 1:
                 return all([await self._store(items) for items in runs.values()])
             self._drop(batch[0].run, self._failure(batch[0].run, error))

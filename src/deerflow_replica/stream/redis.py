@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CLEANUP = Script(__package__ or "", "cleanup.lua")
+_SHORTEST_CHECK_SECONDS = 0.01
 REDIS_OPTIONS = (
     "redis_url",
     "key_prefix",
@@ -114,6 +115,7 @@ class RedisStreamBridge(StreamBridge):
             not_negative(name, value)
         self._waits = ack == "server"
         self._close_timeout_seconds = close_timeout_seconds
+        lease_seconds = lease_seconds or None
         bridge_id = uuid.uuid4().hex
         self._keys = StreamKeys(key_prefix)
         self._server = RedisServer(url=redis_url, client=client, timeout_seconds=connect_timeout_seconds)
@@ -132,7 +134,7 @@ class RedisStreamBridge(StreamBridge):
             timeout_seconds=publish_timeout_seconds,
         )
         self._orphans = Orphans(bridge_id, self._keys, limits, lease_seconds)
-        times = FeedTimes(check_interval_seconds, unavailable_after_seconds)
+        times = FeedTimes(max(check_interval_seconds, _SHORTEST_CHECK_SECONDS), unavailable_after_seconds)
         self._feed = Feed(settings, self._server, self._keys, times, self._orphans, self._enter)
 
     def stats(self) -> StreamStats:
