@@ -40,15 +40,17 @@ USAGE = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="a second instead of ten, for CI: the limits are the same")
-    calls, rounds = (20_000, 5) if parser.parse_args().smoke else (100_000, 15)
+    parser.add_argument("--smoke", action="store_true", help="only show that it runs; measure nothing worth a failure")
+    smoke = parser.parse_args().smoke
+    calls, rounds = (20_000, 5) if smoke else (100_000, 15)
     print(
         f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs; best of {rounds} x {calls}"
     )
-    return anyio.run(measured, calls, rounds)
+    kept = anyio.run(measured, calls, rounds)
+    return 0 if kept or smoke else 1
 
 
-async def measured(calls: int, rounds: int) -> int:
+async def measured(calls: int, rounds: int) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         async with InMemoryModelCounters() as alone, SqliteModelCounters(Path(folder) / "counters.db") as flushed:
             rivals: dict[str, Callable[[int], float]] = {
@@ -65,7 +67,7 @@ async def measured(calls: int, rounds: int) -> int:
     cost = best[OURS]
     kept = cost <= GOAL_MICROSECONDS and cost <= GOAL_RATIO * peer
     print(f"limit {GOAL_MICROSECONDS} us and ratio {GOAL_RATIO}: {'kept' if kept else 'BROKEN'}")
-    return 0 if kept else 1
+    return kept
 
 
 def interleaved(rivals: dict[str, Callable[[int], float]], calls: int, rounds: int) -> dict[str, float]:

@@ -9,6 +9,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from langgraph.channels import UntrackedValue
+from langgraph.pregel import Pregel
+
 from ..errors import StreamError
 from .events import INTERRUPT, EventTranslator, interrupts_of
 
@@ -113,6 +116,7 @@ class GraphRun:
             context=self.context,
             stream_mode=self._translator.modes(),
             subgraphs=self.subgraphs,
+            output_keys=streamed_channels(self.graph),
             **{name: value for name, value in optional.items() if value is not None},
         )
 
@@ -123,6 +127,21 @@ class GraphRun:
             self._values = _without_interrupts(data)
         elif mode == "updates" and (interrupts := interrupts_of(data)) is not None:
             self._interrupts = [*(self._interrupts or ()), *interrupts]
+
+
+def streamed_channels(graph: Any) -> str | list[str] | None:
+    """What the graph streams of its state; None: all of it.
+
+    A channel that is neither checkpointed nor part of the output is a note of the run to itself.
+    """
+    if not isinstance(graph, Pregel) or isinstance(graph.stream_channels_asis, str):
+        return None
+    output = graph.output_channels
+    return [
+        name
+        for name in graph.stream_channels_asis
+        if name in output or not isinstance(graph.channels[name], UntrackedValue)
+    ]
 
 
 def first_event(run_id: str) -> dict[str, Any]:
