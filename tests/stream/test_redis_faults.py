@@ -46,7 +46,8 @@ async def test_killed_connections_lose_nothing(make: Make, redis_url: str, ack: 
             for kind in ("normal", "pubsub"):
                 client.client_kill_filter(_type=kind, skipme=True)
 
-        async with make(ack=ack) as writer, make() as reader:
+        # The check is too far off to help: what brings everything back is the new connection.
+        async with make(ack=ack) as writer, make(check_interval_seconds=60) as reader:
             found = asyncio.ensure_future(read(reader, "r"))
             await until(lambda: reader.stats().subscribers == 1)
             await _publish_under(writer, kill)
@@ -73,7 +74,11 @@ def _swallow_for_a_moment(proxy: CuttingProxy) -> None:
 
 
 async def test_a_cut_reader_catches_up(make: Make, redis_url: str) -> None:
-    async with cutting_proxy(redis_url) as proxy, make() as writer, make(redis_url=proxy.url) as reader:
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make() as writer,
+        make(redis_url=proxy.url, check_interval_seconds=60) as reader,
+    ):
         async with reading(reader, "r") as next_item:
             await publish_all(writer, "r", 1)
             assert (await next_item()).data == 0
@@ -141,3 +146,37 @@ async def test_an_outage_longer_than_the_lease_orphans_nobody(tmp_path: Path) ->
                 assert (await next_item()).data == 1
                 assert await next_item() is END_SENTINEL
             assert await reader.end_reason("r") == "done"
+
+
+async def test_a_lease_that_is_missing_for_a_moment_orphans_nobody(make: Make, redis_url: str, key_prefix: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        async with make(lease_seconds=2.0) as writer, make(lease_seconds=2.0, check_interval_seconds=0.05) as reader:
+            await publish_all(writer, "r", 1)
+            async with reading(reader, "r", heartbeat_interval=0.2) as next_item:
+                assert (await next_item()).data == 0
+                (lease,) = client.scan_iter(f"{key_prefix}.owner:*")
+                client.delete(lease)
+                await until(lambda: client.exists(lease))
+                for _ in range(8):
+                    assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+
+
+async def test_only_unbroken_contact_counts_against_an_owner(make: Make, redis_url: str) -> None:
+    clock = asyncio.get_running_loop().time
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make(lease_seconds=2.0) as writer,
+        make(redis_url=proxy.url, lease_seconds=2.0, check_interval_seconds=0.05) as reader,
+    ):
+        await publish_all(writer, "r", 1)
+        async with reading(reader, "r") as next_item:
+            assert (await next_item()).data == 0
+            await writer._lease.close()  # a process that was stopped renews no more
+            await until(lambda: reader._orphans._absent)
+            proxy.is_refusing = True
+            proxy.cut()
+            await asyncio.sleep(1.2)
+            proxy.is_refusing = False
+            began = clock()
+            assert await next_item() is END_SENTINEL
+            assert clock() - began >= 0.9
