@@ -26,7 +26,9 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def served(app: Any, *, lifespan: str = "off") -> AsyncIterator[str]:
     """The base URL of `app` under uvicorn, on this loop. Leaving cuts what still streams."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio turns Nagle's algorithm off only on sockets that say that they are TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, lifespan="on" if lifespan == "on" else "off", ws="none", log_level="critical", timeout_graceful_shutdown=1
     )

@@ -81,5 +81,7 @@ async def serve_replica(
     """
     async with open_replica(deep_stream(config)) as replica:
         app = create_app(replica, graphs, authenticate=authenticate)
-        settings = uvicorn.Config(app, log_level=log_level, lifespan="off", timeout_keep_alive=KEEP_ALIVE_SECONDS)
+        settings = uvicorn.Config(
+            app, log_level=log_level, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS
+        )
         await ReplicaServer(settings, app.state.gateway, lifeline).serve(sockets=[listener])
