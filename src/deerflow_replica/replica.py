@@ -18,10 +18,12 @@ from ._openers import Borrowed, Parts, open_parts
 from .config import AppConfig
 from .context import DeerFlowContext
 from .errors import ReplicaError
+from .runs.events import requested_modes
 from .runs.manager import RunManager
 from .runs.registry.base import RunRegistry
 from .runs.registry.documents import to_json
 from .runs.registry.records import MultitaskStrategy
+from .runs.registry.rules import check_strategy
 from .runs.request import Run, RunRequest, opened
 from .threads.access import acting_user, claim_for_run
 
@@ -149,6 +151,8 @@ class Replica:
         context = self.context(
             thread_id=thread_id, user_id=user_id, agent_name=agent_name, run_id=run_id or str(uuid7())
         )
+        requested_modes(stream_mode)
+        check_strategy(multitask_strategy)
         await claim_for_run(self.threads, context)
         return await self._manager.start(
             RunRequest(

@@ -54,7 +54,7 @@ async def open_pool(dsn: str, schema: str | None, *, max_size: int, timeout_seco
         timeout=timeout_seconds,
         kwargs={"autocommit": True, "prepare_threshold": None, "row_factory": dict_row},
         configure=configure,
-        check=AsyncConnectionPool.check_connection,
+        check=_ask,
         open=False,
     )
     with postgres_errors():
@@ -63,6 +63,11 @@ async def open_pool(dsn: str, schema: str | None, *, max_size: int, timeout_seco
         yield pool
     finally:
         await pool.close()
+
+
+async def _ask(connection: DictConnection) -> None:
+    """Fails on a connection that died."""
+    await connection.execute("")
 
 
 async def saver_on(pool: DictPool, dsn: str) -> AsyncPostgresSaver:

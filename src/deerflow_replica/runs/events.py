@@ -55,9 +55,7 @@ class EventTranslator:
         """The events of one streamed chunk; none when nobody asked for it."""
         if mode == "messages":
             yield from self._message_events(namespace, *chunk)
-        elif mode in self._requested:
-            yield "|".join([mode, *namespace]), _clean(mode, chunk)
-        elif mode == "updates" and self._only_interrupts and interrupts_of(chunk):
+        elif mode in self._requested or (mode == "updates" and self._only_interrupts and interrupts_of(chunk)):
             yield "|".join([mode, *namespace]), _clean(mode, chunk)
 
     def _message_events(self, namespace: Sequence[str], message: Any, metadata: Any) -> Iterator[Event]:

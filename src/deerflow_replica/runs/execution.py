@@ -62,6 +62,7 @@ class Execution:
         self._place = place
         self._status: RunStatus | None = admission.record.status
         self._reason: StopReason | None = None
+        self._has_begun = False
         self._is_ending = False
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -79,7 +80,8 @@ class Execution:
         if self._is_ending or self._reason is not None or self._task is None:
             return
         self._reason = reason
-        self._task.cancel()
+        if self._has_begun:  # a task that is cancelled before its first step never takes it
+            self._task.cancel()
 
     async def abandon(self) -> None:
         """Cancel whatever it does, ending or not: the sweep of another replica ends the run."""
@@ -91,6 +93,7 @@ class Execution:
     # The life of a run
 
     async def _execute(self, slots: Slots) -> None:
+        self._has_begun = True
         status: RunStatus = "error"
         try:
             outcome = await self._outcome(slots)
@@ -104,6 +107,8 @@ class Execution:
 
     async def _outcome(self, slots: Slots) -> RunOutcome | None:
         """None: the run was ended by somebody else while it waited."""
+        if self._reason is not None:
+            return self._outcome_of(asyncio.CancelledError())
         try:
             async with slots:
                 return await self._result() if await self._turn_came() else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.utils.uuid import uuid7
 
-from ..errors import ReplicaError, StreamError
+from ..errors import ReplicaError
 from .control import Control
 from .events import requested_modes
 from .execution import Execution, Workplace, end_stream
@@ -140,23 +140,25 @@ class RunManager:
 
     async def _on_cancel(self, cancelled: Cancelled) -> None:
         """A cancellation is stored: shorten the wait for it. What fails here comes true at a renewal or a sweep."""
+        run_id = cancelled.run_id
         try:
             if cancelled.ended:
-                await self._close_stream(cancelled.run_id, None, rules.end_reason("interrupted"))
-            if not self._stop_here(cancelled.run_id) and not cancelled.ended:
-                await self._control.send(cancelled.owner, cancelled.run_id)
-        except StreamError as error:
-            _LOG.warning("run %s: the hint of its cancellation was not sent: %s", cancelled.run_id, error)
+                await self._close_stream(run_id, None, rules.end_reason("interrupted"))
+                self._wake(run_id)
+            elif not self._stop_here(run_id):
+                await self._control.send(cancelled.owner, run_id)
+        except ReplicaError as error:
+            _LOG.warning("run %s: its cancellation takes its time: %s", run_id, error)
 
     def _stop_here(self, run_id: str) -> bool:
         execution = self._executions.get(run_id)
-        if execution is None:
-            return False
-        if execution.run.status == "pending":
-            execution.wake()
-        else:
+        if execution is not None:
             execution.stop("cancelled")
-        return True
+        return execution is not None
+
+    def _wake(self, run_id: str) -> None:
+        if execution := self._executions.get(run_id):
+            execution.wake()
 
     # Sweep
 

@@ -151,6 +151,18 @@ class RunRegistryContract:
         with pytest.raises(ValueError, match=strategy):
             await self.admit(registry, "r1", multitask_strategy=strategy)
 
+    @pytest.mark.anyio
+    async def test_what_a_database_cannot_keep_is_refused(self, registry: RunRegistry) -> None:
+        for ids in (("", "t"), ("r\0", "t"), ("r", "")):
+            with pytest.raises(ValueError, match="_id"):
+                await self.admit(registry, *ids)
+        with pytest.raises(ValueError, match="NUL"):
+            await self.admit(registry, "r1", thread_metadata={"k": ["\0"]})
+        with pytest.raises(ValueError, match="NUL"):
+            await registry.create_thread("t", metadata={"\0": 1})
+        assert await registry.get_thread("t") is None
+        assert await registry.create_thread("t", metadata={"k": "\\u0000 is six characters"}) is not None
+
     # The end of a run
 
     @pytest.mark.anyio

@@ -79,10 +79,13 @@ class RunRegistry(ABC):
     async def admit(self, run: NewRun, *, lease_seconds: float) -> Admission:
         """Add a run to its thread's line, and begin it if it is first.
 
-        Raises `RunConflictError` (`reject` on a busy thread, or the run id is taken) or `LookupError` (no such thread,
-        and not `create_thread`); nothing is stored then.
+        Raises `RunConflictError` (`reject` on a busy thread, or the run id is taken), `LookupError` (no such thread,
+        and not `create_thread`) or `ValueError` (an id or metadata that cannot be stored); nothing is stored then.
         """
         rules.check_strategy(run.multitask_strategy)
+        rules.check_text("run_id", run.run_id)
+        rules.check_text("thread_id", run.thread_id)
+        rules.check_metadata(run.thread_metadata)
         return await self._admit(run, lease_seconds)
 
     @abstractmethod
@@ -131,7 +134,9 @@ class RunRegistry(ABC):
         config: Mapping[str, Any] | None = None,
         hidden: bool = False,
     ) -> ThreadRow | None:
-        """A new idle thread, or None if there is one of that id."""
+        """A new idle thread, or None if there is one. `ValueError`: an id or metadata that cannot be stored."""
+        rules.check_text("thread_id", thread_id)
+        rules.check_metadata(metadata)
         return await self._create_thread(thread_id, user_id, metadata or {}, config or {}, hidden)
 
     @abstractmethod
@@ -145,6 +150,7 @@ class RunRegistry(ABC):
         config: Mapping[str, Any] | None = None,
     ) -> ThreadRow | None:
         """Merge the given keys into metadata and config (top level). None: no such thread."""
+        rules.check_metadata(metadata)
         return await self._update_thread(thread_id, metadata or {}, config or {})
 
     @abstractmethod

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...errors import RunConflictError
+from .documents import to_json
 from .records import Json, MultitaskStrategy, RunOutcome, RunStatus, ThreadStatus
 
 UNFINISHED: tuple[RunStatus, ...] = ("pending", "running")
@@ -79,6 +80,18 @@ def end_reason(status: RunStatus, *, orphaned: bool = False) -> str:
     if orphaned:
         return "orphaned"
     return {"success": "done", "interrupted": "cancelled"}.get(status, "error")
+
+
+def check_text(name: str, value: str) -> None:
+    """Raises `ValueError` for what a database cannot keep as an id."""
+    if not value or "\0" in value:
+        raise ValueError(f"{name} must be a text that is not empty and has no NUL, not {value!r}")
+
+
+def check_metadata(metadata: Json | None) -> None:
+    """Raises `ValueError` for a NUL in what is searched: PostgreSQL's jsonb has none."""
+    if metadata and "\\u0000" in to_json(metadata).replace("\\\\", ""):
+        raise ValueError("metadata must not have a NUL")
 
 
 def page(limit: int, offset: int) -> None:
