@@ -25,6 +25,7 @@ from deerflow_replica.replica import open_replica
 from gateway.balancing import Address, BalancingProxy
 from gateway.graphs import asking_graph, counting_graph
 from gateway.serving import Clients, by_header, served
+from proxy import cutting_proxy
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -144,6 +145,41 @@ async def test_a_run_is_seen_joined_and_cancelled_at_the_other_replica(shared: d
         with pytest.raises(httpx.HTTPStatusError) as refused:
             await stranger.runs.get(thread_id, slow["run_id"])
         assert refused.value.response.status_code == 404
+
+
+async def test_a_stream_outlasts_a_stream_server_that_is_away_for_a_while(
+    shared: dict[str, Any], redis_url: str, sdk: Clients
+) -> None:
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(cutting_proxy(redis_url))
+        config = {
+            **shared,
+            "stream_bridge": {**shared["stream_bridge"], "redis_url": redis.url},
+            "gateway": {"heartbeat_interval_seconds": 0.2},
+        }
+        replica = await stack.enter_async_context(open_replica(AppConfig.from_mapping(config)))
+        app = create_app(replica, {"agent": counting_graph()}, authenticate=by_header)
+        url = await stack.enter_async_context(served(app))
+        client = sdk(url, "alice")
+        thread_id = (await client.threads.create())["thread_id"]
+        numbers = []
+        async for part in client.runs.stream(
+            thread_id, "agent", input={"count": 80, "pause": 0.02}, stream_mode="custom"
+        ):
+            if part.event == "custom":
+                numbers.append(part.data["n"])
+            if len(numbers) == 20:
+                redis.is_refusing = True
+                redis.cut()
+                run_id = (await client.runs.list(thread_id))[0]["run_id"]
+                assert await _first_bytes(f"{url}/threads/{thread_id}/runs/{run_id}/stream") == b": heartbeat\n\n"
+                redis.is_refusing = False
+    assert numbers == list(range(80))
+
+
+async def _first_bytes(url: str) -> bytes:
+    async with httpx.AsyncClient(headers={"x-user": "alice"}) as client, client.stream("GET", url) as answer:
+        return await anext(answer.aiter_bytes())
 
 
 async def test_a_thread_is_created_by_one_of_many(shared: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
+from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
-from deerflow_replica.replica import Replica
-from gateway.serving import by_header, in_process
+from deerflow_replica.replica import Replica, open_replica
+from gateway.serving import IN_MEMORY, by_header, in_process
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -247,7 +248,8 @@ async def test_browsers_may_read_what_the_clients_need(client: httpx.AsyncClient
 
 async def test_who_is_not_known_is_refused_before_the_body_is_read(replica: Replica, graphs: dict[str, Any]) -> None:
     async with in_process(create_app(replica, graphs, authenticate=by_header)) as client:
-        assert (await client.get("/ok")).status_code == 200
+        for path in ("/ok", "/live", "/ready", "/info"):
+            assert (await client.get(path)).status_code == 200
         answer = await client.post("/threads", content=b"{")
     assert (answer.status_code, answer.json()) == (401, {"detail": "Unauthorized"})
 
@@ -266,3 +268,16 @@ async def test_a_hook_may_refuse_in_its_own_way_and_never_leaks(replica: Replica
         answer = await client.post("/threads/search")
         assert (answer.status_code, answer.json()) == (500, {"detail": "Internal Server Error"})
         assert answer.headers["x-replica-id"] == replica.replica_id
+
+
+async def test_a_replica_that_was_left_answers_503_and_is_not_ready(graphs: dict[str, Any]) -> None:
+    async with open_replica(AppConfig.from_mapping(IN_MEMORY)) as replica:
+        app = create_app(replica, graphs)
+        async with in_process(app) as client:
+            thread_id = await _thread(client)
+    async with in_process(app) as client:
+        assert (await client.get("/ok")).status_code == 200
+        assert (await client.get("/ready")).status_code == 503
+        assert (await client.post("/threads", json={})).status_code == 503
+        run = await client.post(f"/threads/{thread_id}/runs", json={"assistant_id": "agent"})
+        assert run.status_code == 503
