@@ -1,0 +1,172 @@
+"""Random histories of several owners: the in-process registry is the oracle of the databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from deerflow_replica.errors import RunConflictError
+from deerflow_replica.runs.registry import rules
+from deerflow_replica.runs.registry.base import RunRegistry
+from deerflow_replica.runs.registry.inmemory import InMemoryRunRegistry
+from deerflow_replica.runs.registry.records import Admission, Lease, NewRun, RunOutcome, RunStatus
+from deerflow_replica.runs.registry.sqlite import SqliteRunRegistry
+
+LONG = 3600.0
+OUTCOMES = [rules.succeeded({"n": 1}, {}), rules.succeeded(None, {"x": [1]}), rules.failed(rules.SHUTDOWN)]
+
+
+class Histories(RuleBasedStateMachine):
+    """Does everything to each registry and compares the answers."""
+
+    leases = Bundle("leases")
+
+    def __init__(self, others: list[RunRegistry], runner: asyncio.Runner) -> None:
+        super().__init__()
+        self.registries = [InMemoryRunRegistry(), *others]
+        self.runner = runner
+        self.number = 0
+        self.ended: dict[str, tuple[RunStatus, Any]] = {}
+        self.begun: dict[str, list[str]] = {}
+        self.admitted: dict[str, list[str]] = {}
+
+    def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        """The answer of all registries, which must be the same."""
+
+        async def answer(registry: RunRegistry) -> Any:
+            try:
+                return await getattr(registry, method)(*arguments, **keywords)
+            except (RunConflictError, LookupError) as error:
+                return type(error)
+
+        answers = [self.runner.run(answer(registry)) for registry in self.registries]
+        assert all(_comparable(one) == _comparable(answers[0]) for one in answers)
+        return answers[0]
+
+    @initialize()
+    def open(self) -> None:
+        for registry in self.registries:
+            self.runner.run(registry.open())
+
+    @rule(
+        target=leases,
+        thread=st.sampled_from(["t1", "t2"]),
+        owner=st.sampled_from(["a", "b"]),
+        strategy=st.sampled_from(["enqueue", "reject"]),
+        lease_seconds=st.sampled_from([LONG, LONG, 0.0]),
+    )
+    def admit(self, thread: str, owner: str, strategy: Any, lease_seconds: float) -> Any:
+        self.number += 1
+        run = NewRun(run_id=f"r{self.number}", thread_id=thread, owner=owner, multitask_strategy=strategy)
+        answer = self.ask("admit", run, lease_seconds=lease_seconds)
+        if answer is RunConflictError:
+            return multiple()
+        self.admitted.setdefault(thread, []).append(run.run_id)
+        if answer.record.status == "running":
+            self.begun.setdefault(thread, []).append(run.run_id)
+        return answer.lease
+
+    @rule(lease=leases)
+    def start(self, lease: Lease) -> None:
+        before = self.runner.run(self.registries[0].get(lease.run_id))
+        status = self.ask("start", lease, lease_seconds=LONG)
+        if before is not None and before.status == "pending" and status == "running":
+            self.begun.setdefault(before.thread_id, []).append(lease.run_id)
+
+    @rule(lease=leases, stolen=st.booleans(), outcome=st.sampled_from(OUTCOMES))
+    def finish(self, lease: Lease, stolen: bool, outcome: RunOutcome) -> None:
+        used = Lease(lease.run_id, lease.owner, lease.fence + 1) if stolen else lease
+        record = self.runner.run(self.registries[0].get(lease.run_id))
+        done = self.ask("finish", used, outcome)
+        if stolen and record is not None and record.error != rules.ORPHANED:
+            assert not done
+
+    @rule(held=st.lists(leases, max_size=4, unique=True))
+    def renew(self, held: list[Lease]) -> None:
+        self.ask("renew", held, lease_seconds=LONG)
+
+    @rule(lease=leases)
+    def cancel(self, lease: Lease) -> None:
+        self.ask("cancel", lease.run_id)
+
+    @rule(lease=leases)
+    def close(self, lease: Lease) -> None:
+        self.ask("close_run", lease.run_id)
+
+    @rule()
+    def sweep(self) -> None:
+        swept = [self.runner.run(registry.sweep()) for registry in self.registries]
+        assert all(sorted(map(repr, one)) == sorted(map(repr, swept[0])) for one in swept)
+
+    @invariant()
+    def one_runs_in_order_and_ends_once(self) -> None:
+        for thread, admitted in self.admitted.items():
+            records = self.ask("list", thread, limit=1000)
+            assert [record.run_id for record in reversed(records)] == admitted
+            running = [record for record in records if record.status == "running"]
+            assert len(running) <= 1
+            begun = self.begun.get(thread, [])
+            assert begun == [run_id for run_id in admitted if run_id in begun]
+            for record in records:
+                if rules.is_terminal(record.status):
+                    now = (record.status, record.error)
+                    assert self.ended.setdefault(record.run_id, now) == now
+            row = self.ask("get_thread", thread)
+            assert (row.status == "busy") == any(record.status in rules.UNFINISHED for record in records)
+
+    def teardown(self) -> None:
+        for registry in self.registries:
+            self.runner.run(registry.close())
+
+
+def _comparable(answer: Any) -> str:
+    """Without the times: each registry has its own clock."""
+    if isinstance(answer, Admission):
+        answer = (answer.record, answer.lease)
+    if isinstance(answer, tuple):
+        return repr([_comparable(one) for one in answer])
+    if isinstance(answer, Mapping):
+        answer = sorted(answer.items())
+    fields = getattr(type(answer), "__dataclass_fields__", None)
+    if fields is None:
+        return repr(answer)
+    return repr({name: getattr(answer, name) for name in fields if not name.endswith("_at")})
+
+
+def test_sqlite_follows_the_in_process_registry() -> None:
+    class OnSqlite(Histories):
+        def __init__(self) -> None:
+            super().__init__([SqliteRunRegistry()], runner)
+
+    with asyncio.Runner() as runner:
+        run_state_machine_as_test(OnSqlite, settings=settings(max_examples=60, stateful_step_count=30))
+
+
+def test_postgres_follows_the_in_process_registry(postgres_dsn: str, postgres_schema: str) -> None:
+    import psycopg
+
+    from deerflow_replica.runs.registry.postgres import PostgresRunRegistry
+
+    class OnPostgres(Histories):
+        def __init__(self) -> None:
+            with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+                tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [postgres_schema])
+                for (table,) in tables.fetchall():
+                    connection.execute(f'TRUNCATE "{postgres_schema}"."{table}" CASCADE'.encode())
+            super().__init__([PostgresRunRegistry(postgres_dsn, schema=postgres_schema)], runner)
+
+    with asyncio.Runner() as runner:
+        run_state_machine_as_test(OnPostgres, settings=settings(max_examples=15, stateful_step_count=25))
