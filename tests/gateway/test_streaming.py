@@ -195,6 +195,18 @@ async def test_a_joined_stream_is_filtered_and_its_way_back_too(serving: Serving
     assert answer.status_code == 422
 
 
+async def test_what_was_trimmed_is_a_gap_and_never_a_silent_part(graphs: dict[str, Any], sdk: Clients) -> None:
+    shallow = AppConfig.from_mapping({**IN_MEMORY, "stream_bridge": {"queue_maxsize": 10}})
+    async with open_replica(shallow) as replica, served(create_app(replica, graphs)) as url:
+        place, frames = await _finished(Serving(url, sdk(url), replica), count=50)
+        assert len(frames) == 51, "its own reader was there all the time"
+        for cursor in ("-1", "0", "0-0", frames[20]["id"]):
+            _, [gap] = await _get(f"{place}/stream", cursor)
+            assert (gap["event"], orjson.loads(gap["data"])["error"]) == ("error", "StreamGap")
+            assert orjson.loads(gap["data"])["earliest_available_event_id"] == frames[-10]["id"]
+        assert (await _get(f"{place}/stream", frames[-11]["id"]))[1] == frames[-10:]
+
+
 async def test_a_run_that_waits_in_line_can_be_joined(serving: Serving) -> None:
     thread_id = await serving.thread()
     first = await serving.client.runs.create(thread_id, "agent", input={"count": 20, "pause": 0.02})
