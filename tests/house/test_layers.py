@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-from importlinter.cli import lint_imports
 
 import deerflow_replica
 
@@ -31,7 +31,7 @@ HOMES = {
 
 def test_imports_point_down() -> None:
     """The contract is in pyproject.toml."""
-    assert lint_imports(str(PROJECT / "pyproject.toml"), no_cache=True) == 0
+    assert lint(PROJECT / "pyproject.toml") == 0
 
 
 def test_the_contract_is_not_empty(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_contract_is_not_empty(tmp_path: Path) -> None:
     layers = section[start:end].splitlines()
     upside_down = tmp_path / "upside_down.toml"
     upside_down.write_text(section[:start] + "\n".join(reversed(layers)) + "\n" + section[end:])
-    assert lint_imports(str(upside_down), no_cache=True) == 1
+    assert lint(upside_down) == 1
 
 
 def test_drivers_are_imported_only_in_their_files() -> None:
@@ -57,6 +57,12 @@ def test_drivers_are_imported_only_in_their_files() -> None:
 
 def test_every_module_is_looked_at() -> None:
     assert len(list(sources())) > 50
+
+
+def lint(contracts: Path) -> int:
+    """In a process of its own: it silences every logger there is."""
+    script = "import sys, importlinter.cli as cli; sys.exit(cli.lint_imports(sys.argv[1], no_cache=True))"
+    return subprocess.run([sys.executable, "-c", script, contracts], check=False, cwd=contracts.parent).returncode
 
 
 def is_home(path: Path, homes: tuple[str, ...]) -> bool:
