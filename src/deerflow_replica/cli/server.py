@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from .._extras import extra
 from ..config import AppConfig
-from ..gateway import create_app, deep_stream
+from ..gateway import StreamCutError, create_app, deep_stream
 from ..replica import open_replica
 
 with extra("gateway"):
@@ -84,4 +85,10 @@ async def serve_replica(
         settings = uvicorn.Config(
             app, log_level=log_level, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
         await ReplicaServer(settings, app.state.gateway, lifeline).serve(sockets=[listener])
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """A stream that was cut for its client to go on elsewhere is no failure, and worth no traceback."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], StreamCutError)
