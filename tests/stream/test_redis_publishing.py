@@ -217,6 +217,23 @@ async def test_close_tells_how_much_was_not_stored(make: Make, redis_url: str) -
         assert bridge.stats().connections == 0
 
 
+async def test_close_tells_whoever_waits(make: Make, redis_url: str) -> None:
+    async with cutting_proxy(redis_url) as proxy:
+        bridge = make(redis_url=proxy.url, close_timeout_seconds=0.1, max_pending_events=1)
+        proxy.is_refusing = True
+        await bridge.publish("r", "n", 0)
+        waiting = [
+            asyncio.ensure_future(bridge.publish("r", "n", 1)),
+            asyncio.ensure_future(bridge.flush()),
+            asyncio.ensure_future(bridge.publish_end("r")),
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(StreamUnavailableError, match="1 events"):
+            await bridge.close()
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, StreamUnavailableError)
+
+
 async def test_close_stores_what_is_pending(make: Make) -> None:
     async with make() as bridge:
         for number in range(500):

@@ -180,12 +180,12 @@ class Buffer:
 
     def close(self, problem: StreamError) -> None:
         """Nothing will be stored any more: tell whoever waits."""
-        self.settle([(item, problem) for item in self._items])
-        for item, turn in self._queue:
+        queue, self._queue = self._queue, deque()
+        for item, turn in queue:
             item.problem = problem
             if not turn.done():
                 turn.set_result(None)
-        self._queue.clear()
+        self.settle([(item, problem) for item in self._items])
 
     def _settle(self, item: Item, problem: StreamError | None) -> None:
         self.bytes -= item.size

@@ -68,7 +68,7 @@ def encode_payload(data: Any, *, run_id: str, event: str) -> bytes:
         return encoded
     try:
         return orjson.dumps(_plain(data))
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:  # a model's own dump raises these for a cycle
         raise TypeError(f"event {event!r} of run {run_id!r}: {error}") from error
 
 

@@ -92,6 +92,8 @@ class Publisher:
         item = self.buffer.last(run_id)
         if item is not None:
             await self._wait(item)
+            if isinstance(item.problem, StreamUnavailableError):
+                raise item.problem  # closed meanwhile
         for run in self._runs(run_id):
             run.report()
 

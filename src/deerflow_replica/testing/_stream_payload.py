@@ -56,6 +56,10 @@ class _Model(BaseModel):
     raw: bytes
 
 
+class _Link(BaseModel):
+    next: _Link | None = None
+
+
 class _Text(str):
     __slots__ = ()
 
@@ -200,6 +204,10 @@ class PayloadContract(StreamFixtures):
         cycle["self"] = [cycle]
         with pytest.raises(TypeError, match="deeper"):
             await bridge.publish(run_id, "values", cycle)
+        loop = _Link()
+        loop.next = loop
+        with pytest.raises(TypeError, match=run_id):
+            await bridge.publish(run_id, "values", {"link": loop})
 
     async def test_data_are_encoded_in_the_call(self, bridge: StreamBridge, run_id: str) -> None:
         data = {"x": [1]}
