@@ -42,6 +42,7 @@ class Histories(RuleBasedStateMachine):
         self.ended: dict[str, tuple[RunStatus, Any]] = {}
         self.begun: dict[str, list[str]] = {}
         self.admitted: dict[str, list[str]] = {}
+        self.held: dict[str, Lease] = {}
 
     def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """The answer of all registries, which must be the same."""
@@ -56,16 +57,18 @@ class Histories(RuleBasedStateMachine):
         assert all(_comparable(one) == _comparable(answers[0]) for one in answers)
         return answers[0]
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(target=leases, waiting=st.integers(0, 4))
+    def open(self, waiting: int) -> Any:
+        """Begin with a line: an empty one rarely grows."""
         for registry in self.registries:
             self.runner.run(registry.open())
+        return multiple(*(self.admit("t1", "ab"[number % 2], "enqueue", LONG) for number in range(waiting)))
 
     @rule(
         target=leases,
         thread=st.sampled_from(["t1", "t2"]),
         owner=st.sampled_from(["a", "b"]),
-        strategy=st.sampled_from(["enqueue", "reject"]),
+        strategy=st.sampled_from(["enqueue", "enqueue", "reject"]),
         lease_seconds=st.sampled_from([LONG, LONG, 0.0]),
     )
     def admit(self, thread: str, owner: str, strategy: Any, lease_seconds: float) -> Any:
@@ -75,6 +78,7 @@ class Histories(RuleBasedStateMachine):
         if answer is RunConflictError:
             return multiple()
         self.admitted.setdefault(thread, []).append(run.run_id)
+        self.held[run.run_id] = answer.lease
         if answer.record.status == "running":
             self.begun.setdefault(thread, []).append(run.run_id)
         return answer.lease
@@ -85,6 +89,21 @@ class Histories(RuleBasedStateMachine):
         status = self.ask("start", lease, lease_seconds=LONG)
         if before is not None and before.status == "pending" and status == "running":
             self.begun.setdefault(before.thread_id, []).append(lease.run_id)
+
+    @rule(thread=st.sampled_from(["t1", "t2"]), outcome=st.sampled_from(OUTCOMES))
+    def end_the_running_one(self, thread: str, outcome: RunOutcome) -> None:
+        for run_id in self._of(thread, "running"):
+            assert self.ask("finish", self.held[run_id], outcome)
+
+    @rule(thread=st.sampled_from(["t1", "t2"]))
+    def start_from_the_back(self, thread: str) -> None:
+        for run_id in self._of(thread, "pending"):
+            self.start(self.held[run_id])
+
+    def _of(self, thread: str, status: RunStatus) -> list[str]:
+        """Newest first."""
+        records = self.runner.run(self.registries[0].list(thread, limit=1000, status=status))
+        return [record.run_id for record in records]
 
     @rule(lease=leases, stolen=st.booleans(), outcome=st.sampled_from(OUTCOMES))
     def finish(self, lease: Lease, stolen: bool, outcome: RunOutcome) -> None:
@@ -152,7 +171,7 @@ def test_sqlite_follows_the_in_process_registry() -> None:
             super().__init__([SqliteRunRegistry()], runner)
 
     with asyncio.Runner() as runner:
-        run_state_machine_as_test(OnSqlite, settings=settings(max_examples=60, stateful_step_count=30))
+        run_state_machine_as_test(OnSqlite, settings=settings(max_examples=100, stateful_step_count=30))
 
 
 def test_postgres_follows_the_in_process_registry(postgres_dsn: str, postgres_schema: str) -> None:
@@ -169,4 +188,4 @@ def test_postgres_follows_the_in_process_registry(postgres_dsn: str, postgres_sc
             super().__init__([PostgresRunRegistry(postgres_dsn, schema=postgres_schema)], runner)
 
     with asyncio.Runner() as runner:
-        run_state_machine_as_test(OnPostgres, settings=settings(max_examples=15, stateful_step_count=25))
+        run_state_machine_as_test(OnPostgres, settings=settings(max_examples=25, stateful_step_count=25))
