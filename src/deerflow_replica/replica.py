@@ -8,7 +8,7 @@ import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
 from uuid import UUID
 
 from langchain_core.utils.uuid import uuid7
@@ -37,6 +37,20 @@ if TYPE_CHECKING:
     from .memory.base import MemoryStorage
     from .stream.base import StreamBridge, StreamItem
     from .threads.base import ThreadMap
+
+
+class RunArguments(TypedDict, total=False):
+    """The keywords of `Replica.start_run`."""
+
+    thread_id: Required[str | UUID]
+    user_id: str | None
+    agent_name: str | None
+    run_id: str | UUID | None
+    config: Mapping[str, Any] | None
+    stream_mode: str | Sequence[str]
+    subgraphs: bool
+    multitask_strategy: MultitaskStrategy
+    metadata: Mapping[str, Any] | None
 
 
 class Replica:
@@ -171,7 +185,9 @@ class Replica:
             )
         )
 
-    async def stream_run(self, graph: Any, input: Any, **arguments: Any) -> AsyncGenerator[StreamItem, None]:
+    async def stream_run(
+        self, graph: Any, input: Any, **arguments: Unpack[RunArguments]
+    ) -> AsyncGenerator[StreamItem, None]:
         """Start a run, with the arguments of `start_run`, and yield its events up to and with END.
 
         Leaving the iterator does not cancel the run.
