@@ -44,7 +44,8 @@ class ConfigProblem:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
-        return " ".join(part for part in (place, f"{self.key}:" if self.key else "", self.message) if part)
+        text = " ".join(part for part in (place, f"{self.key}:" if self.key else "", self.message) if part)
+        return text if text.isprintable() else "".join(map(_printable, text))
 
 
 class ConfigError(ReplicaError, ValueError):
@@ -129,6 +130,10 @@ class ThreadOwnershipError(ReplicaError, PermissionError):
 
 class RunConflictError(ReplicaError):
     """The thread has an unfinished run, and the new one was to be rejected in that case."""
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else repr(letter)[1:-1]
 
 
 def _rebuild(kind: type[ReplicaError], args: tuple[Any, ...], keywords: dict[str, Any]) -> ReplicaError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import enum
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from deerflow_replica import AppConfig
 from deerflow_replica.config import MemoryConfig, Section
 from deerflow_replica.config.frozen import FrozenDict, FrozenList
+from deerflow_replica.errors import ConfigError
 from rich_config import RICH
 
 MAPPING_ATTACKS: tuple[Callable[[Any], object], ...] = (
@@ -171,10 +174,10 @@ def test_names_of_our_own_methods_are_kept_as_data(config: AppConfig) -> None:
 
 
 def test_model_copy_validates() -> None:
-    with pytest.raises(ValueError, match="max_words"):
+    with pytest.raises(ConfigError, match="max_words"):
         AppConfig().title.model_copy(update={"max_words": 99})
     assert AppConfig().title.model_copy(update={"max_words": 9}).max_words == 9
-    with pytest.raises(ValueError, match="title"):
+    with pytest.raises(ConfigError, match="title"):
         AppConfig().model_copy(update={"title": 5})
     assert AppConfig().model_copy(update={"log_level": "debug"}).log_level == "debug"
 
@@ -191,6 +194,46 @@ def test_only_plain_data_enters(foreign: object) -> None:
         AppConfig.from_mapping({"x": {"y": foreign}}, env={})
     with pytest.raises(ValueError, match="plain data"):
         AppConfig.model_validate({"x": {"y": foreign}})
+
+
+class Text(str):
+    """Has attributes that could change."""
+
+
+class Level(enum.StrEnum):
+    HIGH = "high"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize("value", [Text("high"), Level.HIGH, Number.ONE, True, Decimal(1)])
+def test_subclasses_of_plain_values_become_plain(value: Any) -> None:
+    config = AppConfig.from_mapping({"x": value, "y": {value: [value]}}, env={})
+    for found in (config.get("x"), next(iter(config.get("y"))), config.get(("y", value, 0))):
+        assert type(found) in (str, int, bool, Decimal)
+        assert found == value
+
+
+def test_not_a_number_equals_itself_wherever_it_came_from() -> None:
+    config = AppConfig.from_mapping({"x": [float("nan")]}, env={})
+    other = AppConfig.from_mapping({"x": [-float("nan")]}, env={})
+    assert config == other == pickle.loads(pickle.dumps(config))  # noqa: S301 our own bytes
+    assert hash(config) == hash(other)
+
+
+def test_a_comparison_is_not_handed_what_is_inside(config: AppConfig) -> None:
+    class Thief:
+        __hash__ = None  # type: ignore[assignment]  # only compared
+
+        def __eq__(self, other: object) -> bool:
+            assert isinstance(other, dict)
+            other["log_level"] = "stolen"
+            return True
+
+    assert vars(config) == Thief()
+    assert config.log_level != "stolen"
 
 
 def test_a_cycle_is_refused() -> None:

@@ -36,7 +36,7 @@ def problems(text: str, write: Write, env: dict[str, str] | None = None) -> list
     write(text)
     with pytest.raises(ConfigError) as raised:
         AppConfig.from_file(env=env or {})
-    assert raised.value.__cause__ is None or isinstance(raised.value.__cause__, OSError | UnicodeDecodeError)
+    assert raised.value.__cause__ is None or isinstance(raised.value.__cause__, OSError)
     return str(raised.value).splitlines()
 
 
@@ -202,7 +202,7 @@ def test_a_bad_extensions_file_is_named(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ext\.json:2:7 "):
         AppConfig.from_file(extensions_path="ext.json", env={})
     path.write_text('{"a": 1, "a": 2}')
-    with pytest.raises(ConfigError, match=r"ext\.json:1:1 duplicate key 'a'"):
+    with pytest.raises(ConfigError, match=r"ext\.json:1:10 a: duplicate key, first on line 1"):
         AppConfig.from_file(extensions_path="ext.json", env={})
     path.write_text('{"middlewares": [1]}')
     with pytest.raises(ConfigError, match=r"ext\.json:1:18 extensions\.middlewares\.0: "):

@@ -7,6 +7,7 @@ import pickle
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pydantic_core
@@ -103,6 +104,77 @@ def test_errors_and_what_is_chained_behind_them_show_no_secret(build: Callable[[
         build()
     text = "".join(traceback.format_exception(raised.value)) + repr(raised.value)
     assert SECRET not in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"x: {SECRET}\ny: \xff".encode("latin-1"),
+        f"x: !!int {SECRET}".encode(),
+        f"x: !!float {SECRET}".encode(),
+        f"x: [{SECRET}".encode(),
+        f"title: [{SECRET}]\ntoken: '\\x01\x01'".encode(),
+        f"memory: {{enabled: {{token: {SECRET}}}}}".encode(),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.yaml", "extensions_config.json"])
+def test_nothing_that_quotes_the_file_is_behind_an_error(content: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"a: 1\n")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError) as raised:
+        AppConfig.from_file(env={"DEER_FLOW_PROJECT_ROOT": str(tmp_path)})
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+    assert SECRET not in repr(raised.value)
+
+
+BUILDS: tuple[Callable[[dict[str, Any]], AppConfig], ...] = (
+    lambda data: AppConfig.from_mapping(data, env={}),
+    lambda data: AppConfig().evolve(data, env={}),
+    lambda data: AppConfig().model_copy(update=data),
+)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("data", [{"title": 5, "password": SECRET}, {"database": {"backend": "postgres"}}])
+def test_nothing_that_holds_the_input_is_behind_an_error(
+    build: Callable[[dict[str, Any]], AppConfig], data: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build(data)
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["mcpServers", "mcp_servers"])
+def test_a_variable_under_either_name_of_a_field_is_shown_as_the_variable(key: str, tmp_path: Path) -> None:
+    servers = {key: {"s": {"env": {"PLAIN": "$A"}}}}
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    (tmp_path / "extensions_config.json").write_text(json.dumps(servers))
+    env = {"A": SECRET, "DEER_FLOW_PROJECT_ROOT": str(tmp_path)}
+    for config in (AppConfig.from_mapping({"extensions": servers}, env=env), AppConfig.from_file(env=env)):
+        assert config.extensions.mcp_servers["s"]["env"]["PLAIN"] == SECRET
+        assert SECRET not in repr(config)
+        assert config.to_mapping()["extensions"]["mcp_servers"]["s"]["env"]["PLAIN"] == "$A"
+        shown = config.evolve({"extensions": {key: {"s": {"env": {"PLAIN": "new"}}}}}, env={}).to_mapping()
+        assert shown["extensions"]["mcp_servers"]["s"]["env"]["PLAIN"] == "new"
+
+
+@pytest.mark.parametrize("data", [{"title": ["$A"]}, {"title": {"max_words": {"q": "$A"}}}, {"models": {"x": ["$A"]}}])
+def test_a_variable_inside_a_refused_value_is_shown_as_the_variable(data: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"\$A") as raised:
+        AppConfig.from_mapping(data, env={"A": SECRET})
+    assert SECRET not in str(raised.value)
+
+
+def test_a_text_inside_an_override_is_shown_as_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    name = "DEERFLOW_REPLICA__TOOLS"
+    config = AppConfig.from_file(tmp_path / "config.yaml", env={name: f"[{{greeting: {SECRET}, n: 1}}]"})
+    assert config.to_mapping()["tools"] == [{"greeting": f"${name}", "n": 1}]
+
+
+def test_a_warning_shows_no_secret() -> None:
+    assert SECRET not in str(AppConfig.from_mapping({"log_level": "$A"}, env={"A": SECRET}).warnings)
+    assert SECRET not in str(AppConfig.from_mapping({"log_level": f"redis://:{SECRET}@h"}, env={}).warnings)
 
 
 def test_validation_errors_hide_their_input() -> None:

@@ -44,6 +44,12 @@ def test_evolve_resolves_variables_in_the_changes_only() -> None:
     assert changed.get("tools.l") == "new"
 
 
+def test_what_a_configuration_holds_is_not_resolved_when_it_moves() -> None:
+    config = AppConfig.from_mapping({"x": ["$A"], "y": {"k": "$A"}}, env={"A": "$B"})
+    for part in ("x", "y"):
+        assert config.evolve({"z": config.get(part)}, env={"B": "never"}).get("z") == config.get(part)
+
+
 def test_evolve_is_validated_and_names_the_key() -> None:
     with pytest.raises(ConfigError, match=r"title\.max_words: .* \(got 99\)"):
         AppConfig().evolve({"title": {"max_words": 99}})

@@ -26,9 +26,9 @@ from .display import Select, display
 from .frozen import raw_items, thaw
 from .loading import Loaded
 from .names import DEERFLOW_SECTIONS, unknown_names
-from .problems import in_file_order, problems_of
+from .problems import in_file_order, problems_of, validated
 from .provenance import Provenance
-from .section import Section, missing_values
+from .section import Section, missing_values, with_derived
 from .storage import (
     CheckpointerConfig,
     DatabaseConfig,
@@ -104,11 +104,11 @@ class AppConfig(Section, frozen=True):
         return self._validated(loaded)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with whole fields replaced, validated. Raises Pydantic's `ValidationError`."""
+        """A copy with whole fields replaced, validated. Raises `ConfigError`."""
         if not update:
             return self
         provenance = self._provenance.without(tuple((name,) for name in update), {})
-        return type(self).model_validate({**self.__config_mapping__(), **update}, context=provenance)
+        return validated(type(self), {**self.__config_mapping__(), **update}, provenance)
 
     def get(self, key: str | tuple[Any, ...], default: Any = _REQUIRED) -> Any:
         """The value at `"models.0.name"` or `("models", 0, "name")`. `KeyError` suggests what may have been meant."""
@@ -143,7 +143,9 @@ class AppConfig(Section, frozen=True):
             if name.meant
         ]
         if self.log_level.lower() not in _LOG_LEVELS:
-            found.append(self._at(("log_level",), f"unknown level {self.log_level!r}"))
+            place = self._provenance.place(("log_level",))
+            level = display(self.log_level, self._provenance.variables, path=("log_level",))
+            found.append(ConfigProblem("log_level", f"unknown level {level!r}", *(place or (None, None, None))))
         return tuple(str(problem) for problem in in_file_order(found, self._provenance))
 
     @model_validator(mode="before")
@@ -164,7 +166,7 @@ class AppConfig(Section, frozen=True):
         super()._seal(context)
         backend = self.database.backend
         derived = {
-            name: section.with_derived(type=backend)
+            name: with_derived(section, type=backend)
             for name in DERIVED_TYPE
             if "type" not in (section := getattr(self, name)).model_fields_set or section.type is None
         }
@@ -179,11 +181,11 @@ class AppConfig(Section, frozen=True):
             config = cls.model_validate(data, context=provenance)
         except ValidationError as error:
             found = [*problems, *problems_of(error, provenance), *cls._further_problems(loaded, error)]
-            raise ConfigError(*in_file_order(found, provenance)) from None
-        found = [*problems, *(config._unknown_problems() if strict else ())]
-        if found:
-            raise ConfigError(*in_file_order(found, provenance))
-        return config
+        else:
+            found = [*problems, *(config._unknown_problems() if strict else ())]
+            if not found:
+                return config
+        raise ConfigError(*in_file_order(found, provenance))  # out here: nothing that holds the input is behind it
 
     @classmethod
     def _further_problems(cls, loaded: Loaded, error: ValidationError) -> list[ConfigProblem]:

@@ -9,13 +9,22 @@ from typing import Any
 from .frozen import UnsetVariable, raw_items, raw_values
 from .masking import MASK, is_secret_name, masked
 
+_LONGEST_NUMBER_BITS = 2000
+"""Python refuses to write much longer numbers as decimals."""
 Select = Callable[[Any], Mapping[str, Any]]
 """Which values of a section are shown."""
 
 
-def display(value: Any, variables: Mapping[tuple[Any, ...], str] | None = None, select: Select | None = None) -> Any:
-    """Plain, masked data for every output. `variables` tells by path which texts came from the environment."""
-    return _Display(variables or {}, select or (lambda section: section.__config_values__())).show(value, ())
+def display(
+    value: Any,
+    variables: Mapping[tuple[Any, ...], str] | None = None,
+    select: Select | None = None,
+    path: tuple[Any, ...] = (),
+) -> Any:
+    """Plain, masked data for every output. `variables` tells by path which texts came from the environment; `path`
+    is where `value` is.
+    """
+    return _Display(variables or {}, select or (lambda section: section.__config_values__())).show(value, path)
 
 
 class _Display:
@@ -47,4 +56,6 @@ class _Display:
 def _scalar(value: Any, *, secret: bool) -> Any:
     if secret and not isinstance(value, bool) and value not in ("", b""):
         return MASK
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER_BITS:
+        return hex(value)
     return masked(value) if isinstance(value, str) else value

@@ -20,6 +20,8 @@ _VALUE = "tag:yaml.org,2002:value"
 _STRING = "tag:yaml.org,2002:str"
 _MAP = "tag:yaml.org,2002:map"
 _SEQ = "tag:yaml.org,2002:seq"
+_SET = "tag:yaml.org,2002:set"
+_ORDERED = frozenset({"tag:yaml.org,2002:omap", "tag:yaml.org,2002:pairs"})
 
 
 class Document:
@@ -59,54 +61,70 @@ def read_value(text: str, source: str) -> Any:
 
 
 def read_json(text: str, source: str) -> Document:
-    """The same for a JSON object, by JSON's rules."""
-    document = Document(source)
-    try:
-        data = json.loads(text, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        raise ConfigError(ConfigProblem("", error.msg, source, error.lineno, error.colno)) from None
-    except (ValueError, RecursionError) as error:
-        message = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(ConfigProblem("", message, source, 1, 1)) from None
+    """The same for a JSON object, by JSON's rules, with the places of the same text as YAML."""
+    twice: list[str] = []
+    data = _json(text, source, twice)
     if not isinstance(data, dict):
         raise ConfigError(ConfigProblem("", "the top level should be an object", source, 1, 1))
     try:
         document = read_yaml(text, source)
-    except ConfigError:
-        document.places[()] = Place(source, 1, 1)  # JSON that is no YAML (tabs): no finer places
+    except ConfigError:  # some escapes of JSON are none of YAML's: no finer places
+        document = Document(source)
+        document.places = dict.fromkeys([(), *((key,) for key in data)], Place(source, 1, 1))
+        document.problems = [ConfigProblem(key, "duplicate key", source, 1, 1) for key in twice]
+    if document.problems:
+        raise ConfigError(*document.problems)
     document.data = data
     return document
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"duplicate key {twice!r}")
-    return found
+def _json(text: str, source: str, twice: list[str]) -> Any:
+    """Adds the duplicate keys to `twice`."""
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                twice.append(key)
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=noted)
+    except json.JSONDecodeError as error:
+        problem = ConfigProblem("", error.msg, source, error.lineno, error.colno)
+    except RecursionError:
+        problem = ConfigProblem("", "nested too deeply", source, 1, 1)
+    except ValueError:
+        problem = ConfigProblem("", "a number is too long", source, 1, 1)
+    raise ConfigError(problem)
 
 
 def _composed(text: str, source: str) -> yaml.Node | None:
-    loader = None
     try:
         _check_depth(text, source)
-        loader = _LOADER(text)
-        node: yaml.Node | None = loader.get_single_node()
+        return yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
-        _fail(source, _message(error), error.problem_mark or error.context_mark)
+        problem = _problem(error, source)
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
-        raise ConfigError(ConfigProblem("", f"not YAML: {error.reason}", source, line, 1)) from None
-    else:
-        return node
-    finally:
-        if loader is not None:
-            loader.dispose()
+        problem = ConfigProblem("", f"not YAML: {error.reason}", source, *_first_unprintable(text))
+    raise ConfigError(problem)  # out here, with nothing chained behind: YAML's own errors can quote the file
 
 
-def _message(error: yaml.MarkedYAMLError) -> str:
-    return ", ".join(part for part in (error.context, error.problem) if part) or "not YAML"
+def _problem(error: yaml.MarkedYAMLError, source: str) -> ConfigProblem:
+    message = ", ".join(part for part in (error.context, error.problem) if part) or "not YAML"
+    return ConfigProblem("", message, source, *_position(error.problem_mark or error.context_mark))
+
+
+def _position(mark: Any) -> tuple[int, int]:
+    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+
+
+def _first_unprintable(text: str) -> tuple[int, int]:
+    """Found anew: libyaml's errors count bytes."""
+    found = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    before = text[: found.start()] if found else ""
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _check_depth(text: str, source: str) -> None:
@@ -122,8 +140,7 @@ def _check_depth(text: str, source: str) -> None:
 
 
 def _fail(source: str, message: str, mark: Any) -> NoReturn:
-    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-    raise ConfigError(ConfigProblem("", message, source, line, column)) from None
+    raise ConfigError(ConfigProblem("", message, source, *_position(mark)))
 
 
 class _Walk:
@@ -140,9 +157,10 @@ class _Walk:
         try:
             return self._value(root, ())
         except yaml.MarkedYAMLError as error:
-            _fail(self._document.source, _message(error), error.problem_mark or error.context_mark)
+            problem = _problem(error, self._document.source)
         finally:
             self._constructor.dispose()
+        raise ConfigError(problem)
 
     def _value(self, node: yaml.Node, path: Path) -> Any:
         self._document.places[path] = self._document.place_of(node)
@@ -153,11 +171,20 @@ class _Walk:
             self._open.discard(id(node))
 
     def _plain(self, node: yaml.Node, path: Path) -> Any:
-        if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode) and node.tag == _SEQ:
-            return [self._value(child, (*path, index)) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode) and node.tag in (_MAP, _SET):
+            found = self._mapping(node, path)
+            return found if node.tag == _MAP else set(found)
+        if isinstance(node, yaml.SequenceNode) and (node.tag == _SEQ or node.tag in _ORDERED):
+            item = self._value if node.tag == _SEQ else self._pair
+            return [item(child, (*path, index)) for index, child in enumerate(node.value)]
         return self._scalar(node)
+
+    def _pair(self, node: yaml.Node, path: Path) -> tuple[Any, Any]:
+        found = self._value(node, path)
+        if not isinstance(found, dict) or len(found) != 1:
+            _fail(self._document.source, "expected a mapping of one key", node.start_mark)
+        (pair,) = found.items()
+        return pair
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
@@ -195,11 +222,9 @@ class _Walk:
         self._open.discard(id(node))
 
     def _duplicate(self, key: Any, first: yaml.Node, again: yaml.Node, path: Path) -> None:
-        line, column = again.start_mark.line + 1, again.start_mark.column + 1
         message = f"duplicate key, first on line {first.start_mark.line + 1}"
-        self._document.problems.append(
-            ConfigProblem(dotted((*path, key)), message, self._document.source, line, column)
-        )
+        place = self._document.place_of(again)
+        self._document.problems.append(ConfigProblem(dotted((*path, key)), message, *place))
 
     def _key(self, node: yaml.Node) -> Any:
         if node.tag == _VALUE:
@@ -216,9 +241,9 @@ class _Walk:
             return node.value
         try:
             return self._constructor.construct_object(node, deep=True)
-        except (ValueError, OverflowError, LookupError):  # their texts quote the value, which may be a secret
+        except (ValueError, OverflowError, LookupError, AttributeError):  # all that PyYAML's constructors raise
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
-            _fail(self._document.source, f"not a value of type {kind}", node.start_mark)
+        _fail(self._document.source, f"not a value of type {kind}", node.start_mark)
 
     def _enter(self, node: yaml.Node) -> None:
         if id(node) in self._open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -134,17 +135,32 @@ def raw_values(values: Iterable[Any]) -> Iterable[Any]:
     return tuple.__iter__(values) if isinstance(values, FrozenList) else values
 
 
-_ALREADY_FROZEN = frozenset({str, int, bool, type(None), float, FrozenDict, FrozenList, UnsetVariable})
+_ALREADY_FROZEN = frozenset({str, int, bool, type(None), FrozenDict, FrozenList, UnsetVariable})
+_EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (float, lambda value: math.nan if math.isnan(value) else float.__float__(value)),
+    (str, str.__str__),
+    (int, int.__int__),
+    (bytes, bytes.__bytes__),
+)
 
 
 def freeze(value: Any) -> Any:
     """An immutable copy of plain data. `ValueError` names anything that is not plain data, and a cycle."""
-    if type(value) in _ALREADY_FROZEN or isinstance(value, _SCALARS):
+    if type(value) in _ALREADY_FROZEN:
         return value
+    if isinstance(value, _SCALARS):
+        return _exact(value)
     try:
         return _freeze_container(value)
     except RecursionError:
         raise ValueError("data refers to itself or is nested too deeply") from None
+
+
+def _exact(value: Any) -> Any:
+    """Without a subclass, whose attributes could change and which another process may not have. One NaN for all, so
+    that equal content stays equal.
+    """
+    return next((plain(value) for kind, plain in _EXACT if isinstance(value, kind)), value)
 
 
 def _freeze_container(value: Any) -> Any:

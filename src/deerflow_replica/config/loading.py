@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import ConfigError, ConfigProblem
 from .documents import Document, read_json, read_yaml
-from .frozen import FrozenDict, raw_items
+from .frozen import FrozenDict, raw_items, raw_values
 from .names import DEERFLOW_SECTIONS
 from .overrides import apply_overrides
 from .provenance import Path as KeyPath
@@ -53,7 +54,7 @@ def read_files(
 
 
 def read_mapping(data: Mapping[str, Any], env: Mapping[str, str]) -> Loaded:
-    root = Path(env.get("DEER_FLOW_PROJECT_ROOT") or Path.cwd()).absolute()
+    root = Path(env.get("DEER_FLOW_PROJECT_ROOT") or working_directory()).absolute()
     resolved, variables = _resolved("a configuration is", data, env)
     return Loaded(
         resolved, Provenance(variables=variables, project_root=str(root), home=env.get("DEER_FLOW_HOME") or None)
@@ -108,11 +109,18 @@ def _old_value(base: Any, result: Mapping[Any, Any], key: Any) -> Any:
 def _project_root(env: Mapping[str, str]) -> Path:
     named = env.get("DEER_FLOW_PROJECT_ROOT")
     if not named:
-        return Path.cwd()
+        return working_directory()
     root = Path(named).absolute()
     if not root.is_dir():
         raise ConfigError(f"DEER_FLOW_PROJECT_ROOT names {named}, which is no directory")
     return root
+
+
+def working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the working directory cannot be found: {error.strerror}") from error
 
 
 def _main_document(path: str | os.PathLike[str] | None, env: Mapping[str, str], root: Path) -> Document:
@@ -139,15 +147,21 @@ def _extensions_document(path: str | os.PathLike[str] | None, env: Mapping[str, 
 
 def _text(path: str, named_by: str | None) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(ConfigProblem("", "not UTF-8", path, line, 1)) from error
+        content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         who = f"{path}, named by {named_by}," if named_by else f"{path}"
         hint = "" if named_by else "; name one with path or DEER_FLOW_CONFIG_PATH, or use AppConfig() for the defaults"
         raise ConfigError(f"{who} cannot be read: {reason}{hint}") from error
+    return _decoded(content, path)
+
+
+def _decoded(content: bytes, path: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+    raise ConfigError(ConfigProblem("", "not UTF-8", path, line, 1))  # out here: the other error quotes the file
 
 
 class _Reading:
@@ -173,7 +187,7 @@ class _Reading:
         self._places |= _under_extensions(document.places, mine)
         self._key_places |= _under_extensions(document.key_places, mine)
         self._variables |= _under_extensions(resolver.variables, mine)
-        self._problems += resolver.problems
+        self._problems += [replace(problem, key=f"extensions.{problem.key}") for problem in resolver.problems]
 
     def override(self, model: type[Section]) -> None:
         self._data, applied, problems = apply_overrides(self._data, self._env, model, DEERFLOW_SECTIONS)
@@ -181,8 +195,7 @@ class _Reading:
         for variable, path, value in applied:
             self._forget(path)
             self._places[path] = Place(variable)
-            if isinstance(value, str):
-                self._variables[path] = variable
+            self._variables |= dict.fromkeys(_texts(value, path), variable)
 
     def _forget(self, path: KeyPath) -> None:
         """What was known of a value that another has replaced."""
@@ -207,6 +220,15 @@ class _Reading:
         home = self._env.get("DEER_FLOW_HOME") or None
         known = Provenance(self._places, self._key_places, self._variables, str(root.absolute()), home)
         return Loaded(self._data, known, tuple(self._problems))
+
+
+def _texts(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """The paths of all texts in the value."""
+    if isinstance(value, str):
+        yield path
+    elif isinstance(value, Mapping | tuple):
+        for key, item in raw_items(value) if isinstance(value, Mapping) else enumerate(raw_values(value)):
+            yield from _texts(item, (*path, key))
 
 
 def _by_alias(mapping: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -69,7 +69,8 @@ def _among(
 
 def nearest(name: str, known: Iterable[str], limit: int = 2) -> str | None:
     """The known name within edit distance `limit`, the closest first; short names must be closer."""
-    best = min(((distance(name, other), other) for other in known), default=(limit + 1, ""))
+    close = (other for other in known if abs(len(name) - len(other)) <= limit)
+    best = min(((distance(name, other), other) for other in close), default=(limit + 1, ""))
     return best[1] if best[0] <= limit and best[0] < len(name) else None
 
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ..errors import ConfigProblem
+from ..errors import ConfigError, ConfigProblem
 from .display import display
 from .frozen import UnsetVariable
 from .masking import MASK, is_secret_name
-from .provenance import Path, Provenance
+from .provenance import Path, Provenance, by_name
 from .variables import dotted
 
 _SHOWN = 80
 _PLAINER = MappingProxyType({"model_type": "should be a mapping", "tuple_type": "should be a list"})
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(kind: type[Model], data: Any, provenance: Provenance) -> Model:
+    """Raises `ConfigError`, with nothing chained behind: Pydantic's error holds the input."""
+    try:
+        return kind.model_validate(data, context=provenance)
+    except ValidationError as error:
+        problems = problems_of(error, provenance)
+    raise ConfigError(*in_file_order(problems, provenance))
 
 
 def problems_of(error: ValidationError, provenance: Provenance) -> list[ConfigProblem]:
@@ -52,9 +63,10 @@ def _message(details: Any, path: Path, provenance: Provenance) -> str:
 
 
 def _shown(given: Any, path: Path, provenance: Provenance) -> str:
+    path = by_name(path)
     if path in provenance.variables:
         return f"${provenance.variables[path]}"
     if any(is_secret_name(part) for part in path) and given not in ("", None):
         return MASK
-    text = repr(display(given))
+    text = repr(display(given, provenance.variables, path=path))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

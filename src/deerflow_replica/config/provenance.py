@@ -8,6 +8,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Path = tuple[Any, ...]
+_NAMES: Mapping[Path, Path] = MappingProxyType({("extensions", "mcpServers"): ("extensions", "mcp_servers")})
+
+
+def by_name(path: Path) -> Path:
+    """The path as a configuration shows it, which has fields by their names and not by their aliases."""
+    return _NAMES.get(path[:2], path[:2]) + path[2:]
 
 
 class Place(NamedTuple):
@@ -32,8 +38,10 @@ class Provenance:
     home: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("places", "key_places", "variables"):
+        for name in ("places", "key_places"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        variables = {by_name(path): variable for path, variable in self.variables.items()}
+        object.__setattr__(self, "variables", MappingProxyType(variables))
 
     def __reduce__(self) -> tuple[Any, ...]:
         tables = _plain(self.places), _plain(self.key_places), dict(self.variables)
@@ -66,7 +74,7 @@ class Provenance:
         """The same for a configuration in which the values at and below `changed` are new."""
 
         def kept(table: Mapping[Path, Any]) -> dict[Path, Any]:
-            return {path: value for path, value in table.items() if not _below_any(path, changed)}
+            return {path: value for path, value in table.items() if not _below_any(by_name(path), changed)}
 
         return Provenance(
             kept(self.places),

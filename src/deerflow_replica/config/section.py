@@ -22,6 +22,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from .display import Select, display
 from .dumping import jsonable, kept
 from .frozen import FrozenDict, freeze, raw_items
+from .problems import validated
+from .provenance import Provenance
 
 
 def _frozen_mapping(value: Any) -> Mapping[str, Any]:
@@ -63,7 +65,8 @@ class Section(BaseModel, frozen=True):
 
     @property
     def __dict__(self) -> dict[str, Any]:  # pyright: ignore[reportGeneralTypeIssues]  # vars() must be read-only
-        return cast(dict[str, Any], MappingProxyType(_VALUES.__get__(self)))
+        copied = dict(_VALUES.__get__(self))  # a proxy hands what is behind it to `==` and `|` of the other side
+        return cast(dict[str, Any], MappingProxyType(copied))
 
     @__dict__.setter
     def __dict__(self, values: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
@@ -107,16 +110,9 @@ class Section(BaseModel, frozen=True):
         given = {name: value for name, value in self.__dict__.items() if name in self.__pydantic_fields_set__}
         return given | dict(raw_items(self.__pydantic_extra__ or {}))
 
-    def with_derived(self, **values: Any) -> Self:
-        """The same section with values that still count as not given. They are not validated."""
-        held = {**self.__dict__, **values}
-        return cast(
-            Self, _rebuilt(type(self), held, self.__pydantic_extra__, self.model_fields_set - values.keys(), {})
-        )
-
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with whole fields replaced, validated. Raises Pydantic's `ValidationError`."""
-        return type(self).model_validate({**self.__config_mapping__(), **update}) if update else self
+        """A copy with whole fields replaced, validated. Raises `ConfigError`."""
+        return validated(type(self), {**self.__config_mapping__(), **update}, Provenance()) if update else self
 
     @classmethod
     def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
@@ -179,6 +175,12 @@ def missing_values(title: str, missing: Iterable[tuple[tuple[str, ...], str]]) -
         for path, message in missing
     ]
     return ValidationError.from_exception_data(title, details, hide_input=True)
+
+
+def with_derived(section: Section, **values: Any) -> Section:
+    """The same section with values that still count as not given. They are not validated."""
+    held = {**section.__dict__, **values}
+    return _rebuilt(type(section), held, section.__pydantic_extra__, section.model_fields_set - values.keys(), {})
 
 
 def _selected(section: Section, info: SerializationInfo) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from .app import AppConfig
 from .connections import connection_of
+from .loading import working_directory
 from .masking import masked
 from .provenance import Provenance
 
@@ -90,7 +91,7 @@ def _sqlite_folder(config: AppConfig) -> Path:
 
 
 def _root(config: AppConfig) -> Path:
-    return Path(_provenance(config).project_root or Path.cwd())
+    return Path(_provenance(config).project_root or working_directory())
 
 
 def _provenance(config: AppConfig) -> Provenance:

@@ -31,7 +31,7 @@ class Resolver:
     def resolve(self, value: Any, path: Path = ()) -> Any:
         if isinstance(value, str):
             return self._text(value, path)
-        if isinstance(value, FrozenDict) or not isinstance(value, Mapping | Sequence | AbstractSet):
+        if isinstance(value, FrozenDict | FrozenList) or not isinstance(value, Mapping | Sequence | AbstractSet):
             return self._leaf(value, path)
         if isinstance(value, bytes | bytearray | memoryview):
             return self._leaf(value, path)
@@ -45,14 +45,14 @@ class Resolver:
         self.variables[path] = name
         found = self._env.get(name)
         if found is None:
-            return "" if self._when_unset == "empty" else UnsetVariable(name, self._unset(name, path))
+            problem = self._problem(path, f"the environment variable {name} is not set")
+            return "" if self._when_unset == "empty" else UnsetVariable(name, problem)
         return found
 
-    def _unset(self, name: str, path: Path) -> ConfigProblem:
-        place = self._places.get(path)
-        return ConfigProblem(
-            dotted(path), f"the environment variable {name} is not set", *(place or (None, None, None))
-        )
+    def _problem(self, path: Path, message: str) -> ConfigProblem:
+        above = (path[:length] for length in range(len(path), -1, -1))
+        place = next((self._places[part] for part in above if part in self._places), None)
+        return ConfigProblem(dotted(path), message, *(place or (None, None, None)))
 
     def _leaf(self, value: Any, path: Path) -> Any:
         try:
@@ -84,7 +84,7 @@ class Resolver:
         return FrozenList(items)
 
     def _refuse(self, path: Path, message: str) -> None:
-        self.problems.append(ConfigProblem(dotted(path), message))
+        self.problems.append(self._problem(path, message))
 
 
 def dotted(path: Path) -> str:
