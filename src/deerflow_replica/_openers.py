@@ -120,7 +120,10 @@ class Connections:
         where = (target.url, target.schema)
         if where not in self._pools:
             pool = open_pool(
-                *where, max_size=self.config.database.pool_size, timeout_seconds=connect_timeout(self.config)
+                *where,
+                max_size=self.config.database.pool_size,
+                timeout_seconds=connect_timeout(self.config),
+                idle_seconds=self.config.gateway.lease_seconds / 2,  # a renewal leaves at least two thirds of a lease
             )
             self._pools[where] = await self.stack.enter_async_context(pool)
         return self._pools[where]

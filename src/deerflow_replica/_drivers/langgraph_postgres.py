@@ -39,10 +39,16 @@ async def reach(dsn: str, schemas: list[str]) -> None:
 
 
 @asynccontextmanager
-async def open_pool(dsn: str, schema: str | None, *, max_size: int, timeout_seconds: float) -> AsyncIterator[DictPool]:
-    """A pool as LangGraph wants it, in `schema`. A connection that died is replaced before it is used."""
+async def open_pool(
+    dsn: str, schema: str | None, *, max_size: int, timeout_seconds: float, idle_seconds: float
+) -> AsyncIterator[DictPool]:
+    """A pool as LangGraph wants it, in `schema`. A connection that died is replaced before it is used.
+
+    The server ends a transaction whose client says nothing for `idle_seconds`.
+    """
 
     async def configure(connection: DictConnection) -> None:
+        await connection.execute(f"SET idle_in_transaction_session_timeout TO {round(idle_seconds * 1000)}".encode())
         if schema:
             await connection.execute(f"SET search_path TO {quoted(schema)}".encode())
 

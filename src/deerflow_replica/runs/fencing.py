@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -31,6 +32,20 @@ class _Fence:
         super().put_writes(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
 
 
+class _PooledFence(_Fence):
+    """Over a pool: asks again inside the transaction, and uses an explicit one.
+
+    A process that is stopped before the commit was sent leaves a transaction that the server ends before the lease
+    lapses (`open_pool`); a pipeline's implicit one would wait for the process to go on, and commit.
+    """
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[Any]:
+        async with super()._cursor(pipeline=pipeline) as cursor:  # type: ignore[misc]  # the saver's class comes next
+            self.check_lease()
+            yield cursor
+
+
 def fenced_graph(graph: Any, check_lease: Callable[[], None]) -> Any:
     """The graph with its checkpointer fenced; a graph without one, or one that is no local graph, as it is."""
     saver = getattr(graph, "checkpointer", None)
@@ -44,9 +59,10 @@ def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None
 
     PostgreSQL savers do one operation at a time per object, pool or not: over a pool, each run gets a lock of its own.
     """
-    kind = type(f"Fenced{type(saver).__name__}", (_Fence, type(saver)), {})
-    own: BaseCheckpointSaver[Any] = object.__new__(kind)
+    over_pool = hasattr(getattr(saver, "conn", None), "getconn")
+    fence = _PooledFence if over_pool else _Fence
+    own: BaseCheckpointSaver[Any] = object.__new__(type(f"Fenced{type(saver).__name__}", (fence, type(saver)), {}))
     own.__dict__.update(saver.__dict__, check_lease=check_lease)
-    if hasattr(getattr(saver, "conn", None), "getconn"):
-        own.__dict__["lock"] = asyncio.Lock()
+    if over_pool:
+        own.__dict__.update(lock=asyncio.Lock(), supports_pipeline=False)
     return own
