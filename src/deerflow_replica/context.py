@@ -95,7 +95,7 @@ def _first(*candidates: Any) -> Any:
 
 def _configurable(runtime: Any) -> Mapping[str, Any]:
     config = getattr(runtime, "config", None)
-    if config is None:
+    if not isinstance(config, Mapping):
         config = _current_run_config()
     found = config.get("configurable")
     return found if isinstance(found, Mapping) else _NOTHING

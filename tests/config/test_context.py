@@ -138,6 +138,11 @@ def test_what_is_wrong_is_said(context: Any, said: str) -> None:
         resolve_context(run(context))
 
 
+def test_a_runtime_whose_config_is_something_else_is_asked_no_further() -> None:
+    runtime = SimpleNamespace(context={"app_config": CONFIG, "thread_id": "t"}, config=CONFIG)
+    assert resolve_context(runtime) == DeerFlowContext(CONFIG, "t")
+
+
 def test_what_is_missing_is_said_with_both_ways_to_pass_it() -> None:
     with pytest.raises(ContextError) as no_config:
         resolve_context(run(None, {"thread_id": "t"}))

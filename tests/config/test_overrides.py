@@ -32,6 +32,12 @@ def load(**variables: str) -> AppConfig:
     return AppConfig.from_file(env={f"DEERFLOW_REPLICA__{name}": value for name, value in variables.items()})
 
 
+@pytest.mark.parametrize(("section", "field"), [("TITLE", "TITLE__MAX_CHARS"), ("title", "TITLE__MAX_CHARS")])
+def test_a_field_beats_its_section_in_any_case(section: str, field: str) -> None:
+    title = load(**{field: "30", section: "{max_words: 9, max_chars: 50}"}).title
+    assert (title.max_words, title.max_chars) == (9, 30)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "key", "value"),
     [

@@ -54,9 +54,10 @@ class _UnknownPathError(Exception):
 
 
 def _named(env: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for variable in sorted(env):
-        if variable.upper().startswith(_PREFIX):
-            yield variable, tuple(variable[len(_PREFIX) :].lower().split("__"))
+    """Sections before their fields, so that the fields win."""
+    found = [name for name in env if name.upper().startswith(_PREFIX)]
+    named = [(tuple(name[len(_PREFIX) :].lower().split("__")), name) for name in found]
+    yield from ((name, names) for names, name in sorted(named))
 
 
 def _resolved(
