@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ._drivers.databases import Databases
 from ._reach import reach_all
 from .config import AppConfig
-from .config.targets import Target, target_of
+from .config.targets import Target, problem_at, target_of
 from .counters.opening import open_model_counters
-from .errors import ConfigError, ConfigProblem
 from .memory.opening import open_memory_storage
 from .runs.registry.opening import run_registry
 from .stream.open import open_stream_bridge
@@ -154,7 +153,7 @@ async def open_store(shared: Connections) -> BaseStore:
     """LangGraph's own store of `store.type`."""
     target, options = target_of(shared.config, "store"), _store_options(shared.config)
     if target.kind in _NOT_YET:
-        raise ConfigError(ConfigProblem("store.type", f"{target.kind} is not available yet"))
+        raise problem_at(shared.config, "store.type", f"{target.kind} is not available yet")
     if target.kind == "postgres":
         from ._drivers.langgraph_postgres import store_on
 

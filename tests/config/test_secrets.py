@@ -113,6 +113,7 @@ def test_errors_and_what_is_chained_behind_them_show_no_secret(build: Callable[[
         f"x: !!int {SECRET}".encode(),
         f"x: !!float {SECRET}".encode(),
         f"x: [{SECRET}".encode(),
+        f"? [{SECRET}]\n: 1".encode(),
         f"title: [{SECRET}]\ntoken: '\\x01\x01'".encode(),
         f"memory: {{enabled: {{token: {SECRET}}}}}".encode(),
     ],

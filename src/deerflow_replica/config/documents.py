@@ -229,12 +229,9 @@ class _Walk:
     def _key(self, node: yaml.Node) -> Any:
         if node.tag == _VALUE:
             return "="
-        key = self._scalar(node)
-        try:
-            hash(key)
-        except TypeError:
+        if not isinstance(node, yaml.ScalarNode):
             _fail(self._document.source, "a key should be a plain value", node.start_mark)
-        return key
+        return self._scalar(node)
 
     def _scalar(self, node: yaml.Node) -> Any:
         if node.tag == _STRING and isinstance(node, yaml.ScalarNode):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..errors import ConfigError, ConfigProblem
 from .app import AppConfig
 from .connections import connection_of
 from .loading import working_directory
@@ -64,6 +65,12 @@ def place_of(config: AppConfig, key: str) -> str | None:
     return str(place) if place is not None and place.line is not None else None
 
 
+def problem_at(config: AppConfig, key: str, message: str) -> ConfigError:
+    """The error for a value that is right in itself and cannot be served, with its place."""
+    place = _provenance(config).own_place(tuple(key.split(".")))
+    return ConfigError(ConfigProblem(key, message, *(place or (None, None, None))))
+
+
 def _database(config: AppConfig, file: str) -> Target:
     database = config.database
     if database.backend == "postgres":
@@ -98,4 +105,4 @@ def _provenance(config: AppConfig) -> Provenance:
     return config._provenance
 
 
-__all__ = ["Kind", "Target", "masked", "memory_folder", "place_of", "target_of"]
+__all__ = ["Kind", "Target", "masked", "memory_folder", "place_of", "problem_at", "target_of"]

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, ConfigProblem
 from .base import ModelCounters
 from .inmemory import InMemoryModelCounters
 
@@ -29,7 +28,7 @@ async def open_model_counters(
 
 
 def _built(config: AppConfig, databases: Databases | None, replica_id: str | None) -> ModelCounters:
-    from ..config.targets import target_of
+    from ..config.targets import problem_at, target_of
 
     section = config.model_feedback
     common: dict[str, Any] = {
@@ -55,4 +54,4 @@ def _built(config: AppConfig, databases: Databases | None, replica_id: str | Non
         shared_pool = databases.postgres(target.url) if databases and target.url else None
         where: dict[str, Any] = {"schema": target.schema, "table": section.table, "_database": shared_pool}
         return PostgresModelCounters(target.url, **where, **common)
-    raise ConfigError(ConfigProblem("model_feedback.type", f"{target.kind} is not available yet"))
+    raise problem_at(config, "model_feedback.type", f"{target.kind} is not available yet")

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
-from ..errors import ConfigError, ConfigProblem
 from .base import MemoryStorage
 
 if TYPE_CHECKING:
@@ -36,24 +35,26 @@ async def open_memory_storage(config: AppConfig, *, store: BaseStore | None = No
 
 
 def _of_kind(config: AppConfig) -> MemoryStorage:
-    if config.memory.storage == "store":
-        raise _problem(config, "memory.storage", "store is not available yet")
-    from ..config.targets import memory_folder
+    from ..config.targets import memory_folder, problem_at
     from .file import FileMemoryStorage
 
+    if config.memory.storage == "store":
+        raise problem_at(config, "memory.storage", "store is not available yet")
     return FileMemoryStorage(memory_folder(config))
 
 
 def _of_class(config: AppConfig) -> MemoryStorage:
     """DeerFlow's own storages are of no class of ours, so what counts is what they can be asked."""
+    from ..config.targets import problem_at
+
     path = cast(str, config.memory.storage_class)
     try:
         storage = _imported(path)(config.memory)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise _problem(config, _CLASS, f"{path} cannot be used: {error}") from error
+        raise problem_at(config, _CLASS, f"{path} cannot be used: {error}") from error
     missing = [name for name in _CALLS if not callable(getattr(storage, name, None))]
     if missing:
-        raise _problem(config, _CLASS, f"{path} has no {', '.join(missing)}")
+        raise problem_at(config, _CLASS, f"{path} has no {', '.join(missing)}")
     return cast(MemoryStorage, storage)
 
 
@@ -63,9 +64,3 @@ def _imported(path: str) -> type:
     if not module or not name:
         raise ValueError("not of the form module:Class or module.Class")
     return cast(type, getattr(importlib.import_module(module), name))
-
-
-def _problem(config: AppConfig, key: str, message: str) -> ConfigError:
-    from ..config.targets import place_of
-
-    return ConfigError(ConfigProblem(key, message, source=place_of(config, key)))

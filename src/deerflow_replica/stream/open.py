@@ -22,6 +22,10 @@ async def open_stream_bridge(config: AppConfig) -> AsyncIterator[StreamBridge]:
 
     Raises `StreamUnavailableError` if its server cannot be reached, `ConfigError` for values that cannot be meant.
     """
+    if config.stream_bridge.type == "redis" and config.stream_bridge.push == "xread":
+        from ..config.targets import problem_at
+
+        raise problem_at(config, "stream_bridge.push", "xread is not available yet: pubsub")
     async with _made(config.stream_bridge) as bridge:
         yield bridge
 

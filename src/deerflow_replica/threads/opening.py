@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, ConfigProblem
 from .base import ThreadMap
 from .inmemory import InMemoryThreadMap
 
@@ -27,7 +26,7 @@ async def open_thread_map(config: AppConfig, *, databases: Databases | None = No
 
 
 def _built(config: AppConfig, databases: Databases | None) -> ThreadMap:
-    from ..config.targets import target_of
+    from ..config.targets import problem_at, target_of
 
     section = config.user_thread_mapping
     target = target_of(config, "user_thread_mapping")
@@ -50,4 +49,4 @@ def _built(config: AppConfig, databases: Databases | None) -> ThreadMap:
         return PostgresThreadMap(
             target.url, schema=target.schema or None, table=section.table, **common, _database=shared_pool
         )
-    raise ConfigError(ConfigProblem("user_thread_mapping.type", f"{target.kind} is not available yet"))
+    raise problem_at(config, "user_thread_mapping.type", f"{target.kind} is not available yet")

@@ -1,0 +1,52 @@
+"""What a part cannot serve is named with the file and line that asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deerflow_replica import AppConfig
+from deerflow_replica.config.targets import problem_at
+from deerflow_replica.counters import open_model_counters
+from deerflow_replica.errors import ConfigError
+from deerflow_replica.memory import open_memory_storage
+from deerflow_replica.replica import open_replica
+from deerflow_replica.stream import open_stream_bridge
+from deerflow_replica.threads import open_thread_map
+
+pytestmark = pytest.mark.anyio
+MONGO = "{connection_string: 'mongodb://u:geheim@h', type: mongo}"
+Open = Callable[[AppConfig], AbstractAsyncContextManager[Any]]
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "said"),
+    [
+        (f"user_thread_mapping: {MONGO}", open_thread_map, "1:72 user_thread_mapping.type: mongo is not available yet"),
+        (f"model_feedback: {MONGO}", open_model_counters, "1:67 model_feedback.type: mongo is not available yet"),
+        (f"store: {MONGO}", open_replica, "1:58 store.type: mongo is not available yet"),
+        ("memory: {storage: store}", open_memory_storage, "1:19 memory.storage: store is not available yet"),
+        (
+            "stream_bridge: {type: redis, redis_url: redis://h, push: xread}",
+            open_stream_bridge,
+            "1:58 stream_bridge.push: xread is not available yet: pubsub",
+        ),
+    ],
+)
+async def test_what_a_later_version_brings(text: str, opened: Open, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{text}\n")
+    config = AppConfig.from_file(path, env={}).evolve({"database": {"backend": "memory"}})
+    with pytest.raises(ConfigError) as raised:
+        async with opened(config):
+            pass
+    assert str(raised.value) == f"{path}:{said}"
+
+
+def test_a_value_that_is_in_no_file_has_no_place() -> None:
+    (problem,) = problem_at(AppConfig(), "store.type", "wrong").problems
+    assert (problem.key, problem.message, problem.source, problem.line) == ("store.type", "wrong", None, None)
