@@ -10,9 +10,13 @@ _SECRET_ENDINGS = (
     "credential", "credentials", "authorization", "cookie",
 )  # fmt: skip
 _SEPARATORS = str.maketrans("", "", "-_")
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>[^\s'\"<>]+)")
+_SCHEME = r"(?P<scheme>(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://)"  # from the start of a word only: linear time
+_URL = re.compile(_SCHEME + r"(?P<rest>\S+)")
+_ONLY_URL = re.compile(_SCHEME + r"(?P<rest>.+)", re.DOTALL)
 _USER_AND_PORT = re.compile(r"[^:/?#]*:\d*(?:[/?#]|$)")
-_ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?P<equals>\s*=\s*)(?P<value>'(?:[^'\\]|\\.)*'|[^\s&;#,]+)")
+_ASSIGNED = r"""(?P<name>(?<![\w-])[\w-]+)(?P<equals>\s*=\s*)(?P<value>'(?:[^'\\]|\\.)*'|"[^"]*"|"""
+_IN_DSN = re.compile(_ASSIGNED + r"\S+)")
+_IN_QUERY = re.compile(_ASSIGNED + r"[^\s&#]+)")
 
 
 def is_secret_name(name: object) -> bool:
@@ -22,9 +26,11 @@ def is_secret_name(name: object) -> bool:
 
 def masked(text: str) -> str:
     """The text with URL passwords, `password=` of a DSN and secret query parameters replaced by `***`."""
-    if "://" in text:
-        text = _URL.sub(_masked_url, text)
-    return _ASSIGNMENT.sub(_masked_assignment, text) if "=" in text else text
+    if "://" not in text:
+        return _IN_DSN.sub(_masked_assignment, text) if "=" in text else text
+    url = _ONLY_URL.fullmatch(text) if text.count("://") == 1 else None  # an unescaped password may have spaces
+    text = _masked_url(url) if url else _URL.sub(_masked_url, text)
+    return _IN_QUERY.sub(_masked_assignment, text) if "=" in text else text
 
 
 def _masked_url(match: re.Match[str]) -> str:
