@@ -39,6 +39,14 @@ async def test_what_is_not_built_yet_names_its_key(redis_url: str) -> None:
             pass
 
 
+async def test_a_url_that_cannot_be_read_is_not_quoted_behind_the_error() -> None:
+    section = {"type": "redis", "redis_url": "redis://:geh/eim@h:6379/0"}
+    with pytest.raises(ConfigError, match=r"redis://:\*\*\*@h:6379/0") as raised:
+        async with open_stream_bridge(AppConfig.from_mapping({"stream_bridge": section}, env={})):
+            pass
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+
+
 def test_importing_the_capability_imports_no_driver() -> None:
     code = "import sys, deerflow_replica.stream; print(sorted({'redis', 'starlette', 'psycopg'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

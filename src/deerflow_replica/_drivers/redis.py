@@ -215,7 +215,7 @@ async def check_version(lane: Lane, name: str) -> None:
 
 
 def _pool(url: str, timeout_seconds: float) -> ConnectionPool:
-    try:
+    with contextlib.suppress(ValueError):  # its text can quote a part of the password, so nothing is chained
         return ConnectionPool.from_url(
             url,
             protocol=2,
@@ -223,8 +223,7 @@ def _pool(url: str, timeout_seconds: float) -> ConnectionPool:
             socket_connect_timeout=timeout_seconds,
             health_check_interval=0,
         )
-    except ValueError as error:
-        raise ConfigError(f"{masked(url)!r} is not a Redis URL: redis://, rediss:// or unix://") from error
+    raise ConfigError(f"{masked(url)!r} is not a Redis URL: redis://, rediss:// or unix://")
 
 
 async def _disconnect(connection: Any) -> None:
