@@ -21,7 +21,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A test that left a process behind fails the run."""
+    """A test that left a process behind fails the run, unless it is spread over several processes itself."""
+    if session.config.getoption("numprocesses", None) or hasattr(session.config, "workerinput"):
+        return
     left = [f"{pid}: {command}" for pid, command in child_processes() if "multiprocessing" not in command]
     if left:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,9 +62,14 @@ def _address(url: str) -> Address:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's own reconnecting, without its pauses of seconds."""
-    sdk_http = sys.modules.get("langgraph_sdk._async.http")
-    if sdk_http is not None:  # older clients do not pause
-        monkeypatch.setattr(sdk_http, "_reconnect_delay", lambda attempt, *, base, cap: 0.01)
+    if hasattr(sys.modules.get("langgraph_sdk._async.http"), "_reconnect_delay"):  # older clients do not pause
+        path = "langgraph_sdk._async.http._reconnect_delay"
+        monkeypatch.setattr(path, lambda attempt, *, base, cap: 0.01)
+
+
+def _client_counts_cuts_anew() -> bool:
+    """Newer clients count their five attempts from the last event on, older ones over the whole stream."""
+    return tuple(int(part) for part in version("langgraph-sdk").split(".")[:3]) >= (0, 4, 14)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -71,7 +77,8 @@ async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: 
     random_bytes = random.Random(7)
     async with _two_replicas(shared) as urls:
         # The answer's head has about 600 bytes: what is cut before it cannot be resumed by anyone.
-        proxy = BalancingProxy([_address(url) for url in urls], lambda: random_bytes.randrange(900, 6000))
+        shortest, longest, least_cuts = (900, 6000, 20) if _client_counts_cuts_anew() else (9000, 12000, 4)
+        proxy = BalancingProxy([_address(url) for url in urls], lambda: random_bytes.randrange(shortest, longest))
         async with proxy.running():
             for _ in range(4):
                 client = sdk(proxy.url, "alice")  # new connections: one of before may be cut within the next head
@@ -85,8 +92,8 @@ async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: 
                         numbers.append(part.data["n"])
                 assert numbers == list(range(400))
                 assert len(set(ids)) == len(ids) == 401
-    assert proxy.cuts > 20
-    assert all(count > 5 for count in proxy.served.values())
+    assert proxy.cuts > least_cuts
+    assert all(count > least_cuts / 4 for count in proxy.served.values())
 
 
 async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict[str, Any], sdk: Clients) -> None:
@@ -276,7 +283,9 @@ async def test_the_run_of_a_killed_replica_ends_with_an_error(
         after = await client.runs.wait(thread_id, "agent", input={"count": 2})
     assert numbers == list(range(len(numbers)))
     assert [error["error"] for error in errors] == ["RunOrphaned"]
-    assert (ids[-1] != ids[-2]) is stored, "a frame that is not in the stream has no id, one that is has its own"
+    assert (ids[-1] not in (ids[-2], None, "")) is stored, (
+        "a frame that is not in the stream has no id, one that is has its own"
+    )
     assert seconds < limit
     assert after["total"] == 2  # type: ignore[call-overload]  # the SDK types values as a list too
 
