@@ -10,7 +10,7 @@ from deerflow_replica import DeerFlowContext
 from deerflow_replica.replica import Replica
 
 
-class Echo(TypedDict, total=False):
+class Echo(TypedDict):
     text: str
 
 
