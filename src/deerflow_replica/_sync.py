@@ -9,9 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from .errors import StoreUnavailableError
+
 T = TypeVar("T")
+
+_CLOSED = "the loop was closed"
 
 
 class Runner(Protocol):
@@ -45,7 +50,8 @@ class InlineRunner:
 class LoopThread:
     """One daemon thread with one event loop of its own, started at the first call.
 
-    A sync caller may sit on the thread of any other running loop: it blocks that loop, but never waits for it.
+    A sync caller may sit on the thread of any other running loop: it blocks that loop, but never waits for it. A call
+    that is under way when the loop is closed, or made in a forked child, raises `StoreUnavailableError`.
     """
 
     def __init__(self, name: str) -> None:
@@ -58,7 +64,7 @@ class LoopThread:
         if self.is_current():
             work.close()
             raise RuntimeError(f"{self._name}: a sync call from its own loop would wait for itself")
-        future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        future = self._submitted(work)
         try:
             return future.result()
         except BaseException:
@@ -68,7 +74,7 @@ class LoopThread:
     async def acall(self, work: Coroutine[Any, Any, T]) -> T:
         if self.is_current():
             return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running_loop()))
+        return await asyncio.wrap_future(self._submitted(work))
 
     def is_current(self) -> bool:
         return self._thread is threading.current_thread()
@@ -85,21 +91,41 @@ class LoopThread:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _submitted(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Under the lock: what a loop has accepted before `close`, it ends before it is closed."""
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self._name, daemon=True)
-                self._thread.start()
-            return self._loop
+            try:
+                loop = self._running_loop()
+            except BaseException:
+                work.close()
+                raise
+            return asyncio.run_coroutine_threadsafe(self._unless_closed(work), loop)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self._name, daemon=True)
+            self._thread.start()
+        elif self._thread is None or not self._thread.is_alive():
+            raise StoreUnavailableError(f"{self._name}: its thread is gone; open it after a fork, not before")
+        return self._loop
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            if _CLOSED in error.args:
+                raise StoreUnavailableError(f"{self._name} was closed while a call was under way") from error
+            raise
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
+            loop.run_until_complete(asyncio.sleep(0))  # a task cancelled before its first step could not say why
             leftovers = asyncio.all_tasks(loop)
             for task in leftovers:
-                task.cancel()
+                task.cancel(None if task.cancelling() else _CLOSED)
             loop.run_until_complete(asyncio.gather(*leftovers, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
@@ -130,6 +156,29 @@ class BorrowedLoop:
 
     def close(self) -> None:
         """The loop is the lender's."""
+
+
+class AnyLoopLock:
+    """One holder at a time, among any number of event loops (`async with`) and threads (`with`).
+
+    For what is rare: a loop that waits for it asks again every few milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+    async def __aenter__(self) -> None:
+        while not self._lock.acquire(blocking=False):  # noqa: ASYNC110  # an event of asyncio belongs to one loop
+            await asyncio.sleep(0.002)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._lock.release()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import orjson
+
 from .._extras import extra
 from .._sync import BorrowedLoop, LoopThread, Runner
 from ..errors import StoreUnavailableError
+from .shared import SharedDatabase
 
 with extra("postgres"):
     import psycopg
     from psycopg import AsyncConnection
     from psycopg.rows import tuple_row
+    from psycopg.types.json import set_json_loads
     from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 if TYPE_CHECKING:
@@ -38,11 +42,11 @@ def postgres_errors() -> Iterator[None]:
         raise StoreUnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
 
 
-class PostgresDatabase:
+class PostgresDatabase(SharedDatabase):
     """A pool on a private loop, usable from any loop and thread; or a borrowed pool, on its owner's loop.
 
-    `execute` runs a piece of work on one pooled autocommit connection. Parts that share a DSN share one of these:
-    each calls `open` and `close`, the first opens and the last closes. A borrowed pool is never closed.
+    `execute` runs a piece of work on one pooled connection, with rows as tuples. Parts that share a DSN share one of
+    these. A borrowed pool is never closed.
     """
 
     def __init__(
@@ -55,28 +59,13 @@ class PostgresDatabase:
     ) -> None:
         if (dsn is None) == (pool is None):
             raise ValueError("pass either dsn or pool")
+        super().__init__()
         self._dsn = dsn
         self._pool = pool
         self._owns_pool = pool is None
         self._max_size = max_size
         self._timeout_seconds = timeout_seconds
-        self._users = 0
-        self._lock = asyncio.Lock()
         self.runner: Runner = LoopThread("deerflow-replica-postgres") if self._owns_pool else BorrowedLoop()
-
-    async def open(self) -> None:
-        """Connect; raises `StoreUnavailableError` within the timeout. Counted: close as often as you opened."""
-        try:
-            await self.runner.acall(self._open())
-        except BaseException:
-            await self._release_thread()
-            raise
-
-    async def close(self) -> None:
-        """Close the pool and its thread when the last user closes."""
-        if self._users:
-            await self.runner.acall(self._close())
-        await self._release_thread()
 
     async def execute(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool = True) -> T:
         """Run `work` on a pooled connection.
@@ -100,11 +89,14 @@ class PostgresDatabase:
 
         await self.execute(work)
 
-    async def _open(self) -> None:
-        async with self._lock:
-            if self._users == 0 and self._owns_pool:
-                self._pool = await self._connected_pool()
-            self._users += 1
+    async def _connect(self) -> None:
+        if self._pool is None:
+            self._pool = await self._connected_pool()
+
+    async def _disconnect(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
 
     async def _connected_pool(self) -> Pool:
         with postgres_errors():
@@ -119,21 +111,19 @@ class PostgresDatabase:
                 # The pool's attempts back off: after 5 minutes of them, a server that is back stays unseen for minutes.
                 reconnect_timeout=self._timeout_seconds,
                 kwargs={"autocommit": True, "prepare_threshold": None},
+                configure=_read_numbers_as_json,
                 open=False,
             )
-            await pool.open()
+            try:
+                await pool.open()
+            except BaseException:
+                await pool.close()
+                raise
         return pool
 
-    async def _close(self) -> None:
-        async with self._lock:
-            self._users -= 1
-            if self._users == 0 and self._owns_pool and self._pool is not None:
-                await self._pool.close()
-                self._pool = None
-
-    async def _release_thread(self) -> None:
-        if self._users == 0:
-            await asyncio.to_thread(self.runner.close)
+    def _give_back(self) -> None:
+        if self._owns_pool:
+            super()._give_back()
 
     async def _execute(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool) -> T:
         if self._pool is None:
@@ -153,8 +143,10 @@ class PostgresDatabase:
 async def exclusive(connection: Connection, name: str) -> AsyncIterator[None]:
     """One transaction that holds the advisory lock `name`.
 
-    Polls: a statement that waits inside `pg_advisory_lock()` would block, and be blocked by, a CREATE INDEX
-    CONCURRENTLY of LangGraph's own set-up. The lock goes with the transaction, so poolers do no harm.
+    The lock goes with the transaction, so poolers do no harm. Polls, each try in a transaction of its own: a statement
+    that waits inside `pg_advisory_lock()` holds a snapshot, for which a CREATE INDEX CONCURRENTLY of LangGraph's own
+    set-up waits, while it waits for the lock of that very set-up. The transaction that has the lock delays such an
+    index only until it ends.
     """
     while True:
         async with connection.transaction():
@@ -169,7 +161,16 @@ async def exclusive(connection: Connection, name: str) -> AsyncIterator[None]:
 
 async def _on_connection(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
     async with pool.connection() as connection:
-        return await work(connection)
+        lent, connection.row_factory = connection.row_factory, tuple_row
+        try:
+            return await work(connection)
+        finally:
+            connection.row_factory = lent
+
+
+async def _read_numbers_as_json(connection: Connection) -> None:
+    """jsonb writes 1e300 with 301 digits, of which the standard library makes an integer that no JSON holds."""
+    set_json_loads(orjson.loads, connection)
 
 
 def _is_lost(error: psycopg.OperationalError) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from .._sync import LoopThread
 from ..errors import StoreUnavailableError
+from .shared import SharedDatabase
 
 T = TypeVar("T")
 
@@ -26,35 +28,21 @@ def sqlite_errors(path: str) -> Iterator[None]:
         raise StoreUnavailableError(f"SQLite file {path} is not available: {error}") from error
 
 
-class SqliteDatabase:
+class SqliteDatabase(SharedDatabase):
     """One WAL connection on a private thread, usable from any loop and thread, safe between processes.
 
     `read` and `write` run a function of the connection there; `write` in one BEGIN IMMEDIATE transaction (a deferred
-    one that is upgraded fails with "database is locked"). Parts that share a file share one of these: each calls
-    `open` and `close`, the first opens and the last closes. `":memory:"` is private to the object.
+    one that is upgraded fails with "database is locked"). A call waits at most `busy_timeout_seconds` for its turn here
+    and for the lock of other processes. `open` creates the folders above the file. Parts that share a file share one
+    of these. `":memory:"` is private to the object.
     """
 
     def __init__(self, path: str | Path, *, busy_timeout_seconds: float = 10.0) -> None:
+        super().__init__()
         self.path = str(path)
         self._busy_timeout_seconds = busy_timeout_seconds
-        self._users = 0
-        self._lock = asyncio.Lock()
         self._connection: sqlite3.Connection | None = None
         self.runner = LoopThread("deerflow-replica-sqlite")
-
-    async def open(self) -> None:
-        """Open the file, with the folders above it; raises `StoreUnavailableError`. Counted, as `close` is."""
-        try:
-            await self.runner.acall(self._open())
-        except BaseException:
-            await self._release_thread()
-            raise
-
-    async def close(self) -> None:
-        """Close the file and its thread when the last user closes."""
-        if self._users:
-            await self.runner.acall(self._close())
-        await self._release_thread()
 
     async def touch(self) -> None:
         """Find out whether the file can be used; leaves it, in WAL mode, and nothing open."""
@@ -62,16 +50,16 @@ class SqliteDatabase:
         await self.close()
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self.runner.acall(self._read(work))
+        return await self.runner.acall(self._read(work, self._deadline()))
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self.runner.acall(self._write(work))
+        return await self.runner.acall(self._write(work, self._deadline()))
 
     def read_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return self.runner.call(self._read(work))
+        return self.runner.call(self._read(work, self._deadline()))
 
     def write_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return self.runner.call(self._write(work))
+        return self.runner.call(self._write(work, self._deadline()))
 
     async def set_up(self, statements: list[str]) -> None:
         """Run idempotent DDL in one transaction."""
@@ -82,14 +70,17 @@ class SqliteDatabase:
 
         await self.write(work)
 
-    async def _open(self) -> None:
-        async with self._lock:
-            if self._users == 0:
-                with sqlite_errors(self.path):
-                    self._connection = await self._connect()
-            self._users += 1
+    async def _connect(self) -> None:
+        if self._connection is None:
+            with sqlite_errors(self.path):
+                self._connection = await self._new_connection()
 
-    async def _connect(self) -> sqlite3.Connection:
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def _new_connection(self) -> sqlite3.Connection:
         if self.path != ":memory:":
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
@@ -118,34 +109,39 @@ class SqliteDatabase:
             else:
                 return
 
-    async def _close(self) -> None:
-        async with self._lock:
-            self._users -= 1
-            if self._users == 0 and self._connection is not None:
-                self._connection.close()
-                self._connection = None
+    def _deadline(self) -> float:
+        return time.monotonic() + self._busy_timeout_seconds
 
-    async def _release_thread(self) -> None:
-        if self._users == 0:
-            await asyncio.to_thread(self.runner.close)
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _read(self, work: Callable[[sqlite3.Connection], T], deadline: float) -> T:
         with sqlite_errors(self.path):
-            return work(self._opened())
+            return work(self._opened(deadline))
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _write(self, work: Callable[[sqlite3.Connection], T], deadline: float) -> T:
         with sqlite_errors(self.path):
-            connection = self._opened()
+            connection = self._opened(deadline)
+            _roll_back(connection)  # where an earlier one failed
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(connection)
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # the first error says more; the next write tries again
+                    _roll_back(connection)
                 raise
-            connection.execute("COMMIT")
             return result
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self, deadline: float) -> sqlite3.Connection:
+        """The connection, with what is left of the caller's time as its busy timeout."""
         if self._connection is None:
             raise StoreUnavailableError(f"SQLite file {self.path} is not open here: it was closed, or never opened")
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise StoreUnavailableError(f"SQLite file {self.path} is busy: no turn in {self._busy_timeout_seconds} s")
+        self._connection.execute(f"PRAGMA busy_timeout = {max(1, int(left * 1000))}")
         return self._connection
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """SQLite ends some failed transactions by itself (disk full, I/O error), but not a COMMIT that was refused."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

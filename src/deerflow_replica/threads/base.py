@@ -5,7 +5,6 @@ The public methods are here: they check the input, ask the pure rules, and leave
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import copy
 from abc import ABC, abstractmethod
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from .._sync import Runner
+from .._sync import AnyLoopLock, Runner
 from ..errors import StoreUnavailableError
 from . import inputs, rules, validation
 from .paging import Filters, Query, binding, position, write_cursor
@@ -53,7 +52,7 @@ class ThreadMap(ABC):
         self._tombstone = validation.micros("tombstone_seconds", tombstone_seconds, zero=True)
         self._timeout_seconds = validation.micros("operation_timeout_seconds", operation_timeout_seconds) / 1_000_000
         self._root: ThreadMap = self
-        self._setup_lock = asyncio.Lock()
+        self._setup_lock = AnyLoopLock()
         self._is_open = False
         self._is_closed = False
 

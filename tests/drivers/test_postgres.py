@@ -1,0 +1,110 @@
+"""The shared PostgreSQL pool when something goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from deerflow_replica._drivers.postgres import PostgresDatabase
+from deerflow_replica.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from deerflow_replica._drivers.postgres import Connection
+
+pytestmark = pytest.mark.anyio
+
+
+async def _one(connection: Connection) -> Any:
+    return await (await connection.execute("SELECT 1")).fetchone()
+
+
+async def _sleep(connection: Connection) -> Any:
+    return await connection.execute("SELECT pg_sleep(30)")
+
+
+def _with(dsn: str, parameter: str) -> str:
+    return f"{dsn}{'&' if '?' in dsn else '?'}{parameter}"
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "deerflow-replica-postgres" in thread.name]
+
+
+async def _backends(dsn: str, name: str) -> int:
+    database = PostgresDatabase(dsn)
+    await database.open()
+
+    async def count(connection: Connection) -> int:
+        cursor = await connection.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [name])
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+    try:
+        return await database.execute(count)
+    finally:
+        await database.close()
+
+
+async def test_rows_are_tuples_on_a_pool_that_makes_dicts(postgres_dsn: str) -> None:
+    async with AsyncConnectionPool(postgres_dsn, kwargs={"row_factory": dict_row, "autocommit": True}) as pool:
+        lent: Any = pool
+        database = PostgresDatabase(pool=lent)
+        await database.open()
+        assert await database.execute(_one) == (1,)
+        await database.close()
+        async with pool.connection() as connection:
+            row: Any = await (await connection.execute("SELECT 1 AS one")).fetchone()
+            assert row == {"one": 1}
+
+
+async def test_a_call_under_way_at_the_close_is_an_error(postgres_dsn: str) -> None:
+    database = PostgresDatabase(postgres_dsn)
+    await database.open()
+    asked = asyncio.ensure_future(database.execute(_sleep))
+    await database.execute(_one)
+    await database.close()
+    with pytest.raises(StoreUnavailableError):
+        await asked
+    assert not _threads()
+
+
+async def test_an_exhausted_pool_is_an_error_in_time(postgres_dsn: str) -> None:
+    database = PostgresDatabase(postgres_dsn, max_size=1, timeout_seconds=0.5)
+    await database.open()
+    errors = await asyncio.gather(*(database.execute(_sleep) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(error, StoreUnavailableError) for error in errors)
+    assert await database.execute(_one) == (1,)
+    await database.close()
+
+
+async def test_a_statement_timeout_is_an_error(postgres_dsn: str) -> None:
+    database = PostgresDatabase(
+        f"{postgres_dsn}{'&' if '?' in postgres_dsn else '?'}options=-c%20statement_timeout%3D50"
+    )
+    await database.open()
+    with pytest.raises(StoreUnavailableError, match="timeout"):
+        await database.execute(_sleep)
+    await database.close()
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing(postgres_dsn: str) -> None:
+    name = "opening_cancelled"
+    database = PostgresDatabase(_with(postgres_dsn, f"application_name={name}"))
+    for milliseconds in range(0, 60, 4):
+        opening = asyncio.ensure_future(database.open())
+        await asyncio.wait([opening], timeout=milliseconds / 1000)
+        opening.cancel()
+        try:
+            await opening
+        except asyncio.CancelledError:
+            assert not _threads()
+        else:
+            await database.close()
+    assert not _threads()
+    assert await _backends(postgres_dsn, name) == 0
