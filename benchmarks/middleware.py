@@ -86,15 +86,13 @@ async def _awrap(self: Any, request: Any, handler: Callable[[Any], Awaitable[Any
 class InProcessMemory(MemoryStorage):
     """Documents in a dict: nothing to wait for, as with the other backends here."""
 
-    may_wait = False
-
     def __init__(self) -> None:
         self._documents: dict[tuple[str | None, str | None], dict[str, Any]] = {}
 
     def load(self, agent_name: str | None = None, *, user_id: str | None = None) -> dict[str, Any]:
         return self._documents.get((agent_name, user_id)) or create_empty_memory()
 
-    reload = load
+    reload = peek = load
 
     def save(
         self,

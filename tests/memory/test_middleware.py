@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +173,40 @@ async def test_the_loop_never_waits_for_a_storage() -> None:
     assert storage.thread is not threading.current_thread()
 
 
-async def test_a_storage_that_never_waits_is_asked_at_once() -> None:
+async def test_a_storage_that_can_tell_at_once_is_asked_at_once() -> None:
     class Immediate(Watching):
-        may_wait = False
+        peek = Watching.load
 
     storage = Immediate(StoreUnavailableError(""))
     await run(agent(Listener(), storage), False, context())
     assert storage.thread is threading.current_thread()
+
+
+async def test_nothing_that_may_wait_is_called_on_the_loops_thread(storage: FileMemoryStorage) -> None:
+    model = Listener()
+    built = agent(model, storage)
+    await run(built, False, context())
+    other = FileMemoryStorage(storage.base_dir)
+    assert other.save({**DOCUMENT, "facts": []}, "coder", user_id="ann")
+    called = await calls_on_this_thread(run(built, False, context()))
+    called |= await calls_on_this_thread(run(built, False, context(user_id="nobody")))
+    assert "lstat" in called
+    assert not called & {"stat", "open", "open_code", "read", "BufferedReader.read", "listdir", "scandir", "mkdir"}
+    assert [len(messages) for messages in model.shown] == [2, 2, 1]
+    assert "tea" in str(model.shown[0])
+    assert "tea" not in str(model.shown[1])
+
+
+async def calls_on_this_thread(work: Coroutine[Any, Any, Any]) -> set[str]:
+    """The names of the built-in functions that were called."""
+    called: set[str] = set()
+    before = sys.getprofile()
+    sys.setprofile(lambda _, event, function: called.add(function.__qualname__) if event == "c_call" else None)
+    try:
+        await work
+    finally:
+        sys.setprofile(before)
+    return called
 
 
 @pytest.mark.parametrize("sync", [True, False])

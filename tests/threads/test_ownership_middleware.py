@@ -236,6 +236,38 @@ async def test_a_closed_store_refuses(threads: InMemoryThreadMap) -> None:
     assert model.calls == 0
 
 
+class CloseAfterModel(AgentMiddleware[AgentState[Any], DeerFlowContext, Any]):
+    """The store goes away while the agent runs."""
+
+    def __init__(self, threads: ThreadMap) -> None:
+        super().__init__()
+        self.tools = []
+        self._threads = threads
+
+    def after_model(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
+        self._threads.runner.call(self._threads.close())
+
+    async def aafter_model(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
+        await self._threads.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_run_that_is_done_does_not_fail_for_its_touch(
+    threads: InMemoryThreadMap, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = agent_of(says(), threads, CloseAfterModel(threads))
+    if is_async:
+        result = await agent.ainvoke(HELLO, context=context())
+    else:
+        result = await asyncio.to_thread(agent.invoke, HELLO, context=context())
+    assert result["messages"][-1].content == "done"
+    [warning] = caplog.records
+    assert warning.levelname == "WARNING"
+    assert warning.getMessage() == "thread 't' was not touched after its run: the thread map is closed"
+    with pytest.raises(StoreUnavailableError):
+        await agent.ainvoke(HELLO, context=context())
+
+
 async def test_no_context(threads: InMemoryThreadMap) -> None:
     with pytest.raises(ContextError):
         await agent_of(says(), threads).ainvoke(HELLO)

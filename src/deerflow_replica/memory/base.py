@@ -7,15 +7,17 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, NamedTuple, TypeGuard
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 Document = dict[str, Any]
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 USER_SECTIONS = ("workContext", "personalContext", "topOfMind")
 HISTORY_SECTIONS = ("recentMonths", "earlierContext", "longTermBackground")
 
 _AGENT_NAME = re.compile(r"[A-Za-z0-9-]+")
-_USER_ID = re.compile(r".+", re.DOTALL)
 
 
 class MemoryStorage(ABC):
@@ -25,9 +27,6 @@ class MemoryStorage(ABC):
     anything else, before it does anything.
     """
 
-    may_wait: ClassVar[bool] = True
-    """Whether `load` may wait for a disk or a server; one that never does may be asked on an event loop's thread."""
-
     @abstractmethod
     def load(self, agent_name: str | None = None, *, user_id: str | None = None) -> Document:
         """The document as saved, plus `lastUpdated` and the integer `revision` (0: never saved); a private copy.
@@ -36,6 +35,14 @@ class MemoryStorage(ABC):
         seen, with one warning; `StoreUnavailableError` if it has none, `MemoryCorruptError` if what is there cannot be
         read.
         """
+
+    def peek(self, agent_name: str | None = None, *, user_id: str | None = None) -> Mapping[str, Any] | None:
+        """`load` for readers on an event loop's thread: None if it cannot be told at once, so ask `load` elsewhere.
+
+        Only to be read. What was never saved may be an empty mapping.
+        """
+        scope_of(agent_name, user_id)
+        return None
 
     @abstractmethod
     def reload(self, agent_name: str | None = None, *, user_id: str | None = None) -> Document:
@@ -95,15 +102,11 @@ class Scope(NamedTuple):
 
 def scope_of(agent_name: object, user_id: object) -> Scope:
     """The checked scope; `ValueError` for a name that cannot be one."""
-    if not _is_name(agent_name, _AGENT_NAME):
+    if not (agent_name is None or (isinstance(agent_name, str) and _AGENT_NAME.fullmatch(agent_name))):
         raise ValueError(f"agent_name must consist of letters, digits and '-', not {agent_name!r}")
-    if not _is_name(user_id, _USER_ID):
+    if not (user_id is None or (isinstance(user_id, str) and user_id)):
         raise ValueError(f"user_id must be a non-empty string, not {user_id!r}")
     return Scope(agent_name, user_id)
-
-
-def _is_name(value: object, pattern: re.Pattern[str]) -> TypeGuard[str | None]:
-    return value is None or (isinstance(value, str) and pattern.fullmatch(value) is not None)
 
 
 def create_empty_memory() -> Document:

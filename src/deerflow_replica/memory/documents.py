@@ -10,7 +10,17 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from ..errors import MemoryCorruptError, StoreUnavailableError, VersionConflictError
-from .base import Document, MemoryStorage, Scope, checked_copy, create_empty_memory, is_revision, now, scope_of
+from .base import (
+    NOTHING,
+    Document,
+    MemoryStorage,
+    Scope,
+    checked_copy,
+    create_empty_memory,
+    is_revision,
+    now,
+    scope_of,
+)
 from .changes import apply_to, parse_changes
 from .copies import LastCopies
 from .merge import merge_memory
@@ -53,6 +63,10 @@ class DocumentStorage(MemoryStorage):
     def _read(self, scope: Scope, known: Hashable | None) -> Stored | Unread:
         """The stored document, unless it is missing or still the `known` version."""
 
+    def _glance(self, scope: Scope, known: Hashable | None) -> Unread | None:
+        """What `_read` would say, if that can be told without waiting: never where there is a server to ask."""
+        return None
+
     @abstractmethod
     def _read_revision(self, scope: Scope, revision: int) -> Document | None:
         """An earlier revision, or None if it is not kept (any more)."""
@@ -79,6 +93,19 @@ class DocumentStorage(MemoryStorage):
             return self._last_seen(scope, error)
         self._is_away = False
         return document
+
+    def peek(self, agent_name: str | None = None, *, user_id: str | None = None) -> Mapping[str, Any] | None:
+        scope = self._open_scope(agent_name, user_id)
+        last = self._copies.get(scope)
+        found = self._glance(scope, last.version if last else None)
+        if found is None:
+            return None
+        self._is_away = False
+        if last is not None and found is Unread.KNOWN:
+            return last.unpacked()
+        if last is not None:
+            self._copies.drop(scope)
+        return NOTHING
 
     def reload(self, agent_name: str | None = None, *, user_id: str | None = None) -> Document:
         return self._fresh(self._open_scope(agent_name, user_id))

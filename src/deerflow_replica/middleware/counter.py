@@ -47,7 +47,7 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
         except BaseException as error:
             self._count(request, perf_counter() - started, error=error)
             raise
-        self._count(request, perf_counter() - started, response=response)
+        self._count(request, perf_counter() - started, response)
         return response
 
     async def awrap_model_call(
@@ -61,37 +61,45 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
         except BaseException as error:
             await self._acount(request, perf_counter() - started, error=error)
             raise
-        await self._acount(request, perf_counter() - started, response=response)
+        await self._acount(request, perf_counter() - started, response)
         return response
 
-    def _count(self, request: Request, seconds: float, **result: Any) -> None:
+    def _count(
+        self, request: Request, seconds: float, response: object = None, *, error: BaseException | None = None
+    ) -> None:
         try:
-            self._counters.record(**self._event(request, seconds, **result))
+            self._counters.record(**self._event(request, seconds, response, error))
             if self._waits:
                 self._counters.flush_sync()
         except Exception as error:
             _not_counted(error)
 
-    async def _acount(self, request: Request, seconds: float, **result: Any) -> None:
+    async def _acount(
+        self, request: Request, seconds: float, response: object = None, *, error: BaseException | None = None
+    ) -> None:
         try:
-            event = self._event(request, seconds, **result)
-            if self._waits and not isinstance(result.get("error"), GeneratorExit):  # a closing coroutine cannot wait
+            event = self._event(request, seconds, response, error)
+            if self._waits and not isinstance(error, GeneratorExit):  # a closing coroutine cannot wait
                 await self._counters.arecord(**event)
             else:
                 self._counters.record(**event)
         except Exception as error:
             _not_counted(error)
 
-    def _event(
-        self, request: Request, seconds: float, *, response: object = None, error: BaseException | None = None
-    ) -> dict[str, Any]:
-        event: dict[str, Any] = {"model_name": model_name_of(request.model, self._names), "duration_seconds": seconds}
+    def _event(self, request: Request, seconds: float, response: object, error: BaseException | None) -> dict[str, Any]:
+        name = model_name_of(request.model, self._names)
         if error is None:
-            return {**event, "outcome": "success", "usage": usage_of(response)}
+            return {
+                "model_name": name,
+                "outcome": "success",
+                "duration_seconds": seconds,
+                "usage": usage_of(response),
+            }
         found = classify(error)
         return {
-            **event,
+            "model_name": name,
             "outcome": found.outcome,
+            "duration_seconds": seconds,
             "usage": usage_of_error(error),
             "error_type": found.kind,
             "retry_after_seconds": found.retry_after_seconds,

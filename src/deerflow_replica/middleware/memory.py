@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 from langchain_core.messages import SystemMessage
 
 from ..context import DeerFlowContext, resolve_context
 from ..errors import StoreUnavailableError
-from ..memory.base import HISTORY_SECTIONS, USER_SECTIONS, MemoryStorage
+from ..memory.base import HISTORY_SECTIONS, NOTHING, USER_SECTIONS, MemoryStorage
 from ..memory.merge import confidence_of
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
         super().__init__()
         self.tools = []
         self._memory = memory
+        self._can_peek = hasattr(memory, "peek")
 
     def wrap_model_call(
         self,
@@ -51,7 +54,10 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
         handler: Callable[[ModelRequest[DeerFlowContext]], ModelResponse[Any]],
     ) -> ModelResponse[Any]:
         context = resolve_context(request.runtime)
-        return handler(with_memory(request, context, self._load(context)) if shows_memory(context) else request)
+        if shows_memory(context):
+            document = self._peek(context)
+            request = with_memory(request, context, self._load(context) if document is None else document)
+        return handler(request)
 
     async def awrap_model_call(
         self,
@@ -60,21 +66,25 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
     ) -> ModelResponse[Any]:
         context = resolve_context(request.runtime)
         if shows_memory(context):
-            request = with_memory(request, context, await self._aload(context))
+            document = self._peek(context)
+            if document is None:  # what may wait is never done on the loop's thread
+                document = await asyncio.get_running_loop().run_in_executor(None, self._load, context)
+            request = with_memory(request, context, document)
         return await handler(request)
 
-    async def _aload(self, context: DeerFlowContext) -> Mapping[str, Any]:
-        """Never on the loop's thread, unless the storage says that it never waits: a DeerFlow one says nothing."""
-        if not getattr(self._memory, "may_wait", True):
-            return self._load(context)
-        return await asyncio.get_running_loop().run_in_executor(None, self._load, context)
+    def _peek(self, context: DeerFlowContext) -> Mapping[str, Any] | None:
+        return _or_nothing(self._memory.peek, context) if self._can_peek else None
 
     def _load(self, context: DeerFlowContext) -> Mapping[str, Any]:
-        try:
-            return self._memory.load(context.agent_name, user_id=context.user_id)
-        except StoreUnavailableError as error:
-            logger.warning("the model is called without memory: %s", error)
-            return {}
+        return _or_nothing(self._memory.load, context)
+
+
+def _or_nothing(read: Callable[..., T], context: DeerFlowContext) -> T | Mapping[str, Any]:
+    try:
+        return read(context.agent_name, user_id=context.user_id)
+    except StoreUnavailableError as error:
+        logger.warning("the model is called without memory: %s", error)
+        return NOTHING
 
 
 def shows_memory(context: DeerFlowContext) -> bool:
@@ -86,6 +96,8 @@ def with_memory(
     request: ModelRequest[DeerFlowContext], context: DeerFlowContext, document: Mapping[str, Any]
 ) -> ModelRequest[DeerFlowContext]:
     """The request with the memory in its system message; the very same one if there is nothing to remember."""
+    if not document:
+        return request
     tokens = context.app_config.memory.backend_config.get("max_injection_tokens")
     text = memory_text(document, max_tokens=tokens if isinstance(tokens, int) else _DEFAULT_TOKENS)
     return request.override(system_message=_extended(request.system_message, text)) if text else request

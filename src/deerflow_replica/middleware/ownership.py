@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, NotRequired
 
@@ -14,9 +15,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from ..context import DeerFlowContext, resolve_context
-from ..errors import ContextError
+from ..errors import ContextError, StoreUnavailableError
 from ..threads.access import acting_user, claim_for_run
 from ..threads.base import ThreadMap
+
+logger = logging.getLogger(__name__)
 
 _MARK = "thread_ownership"
 
@@ -51,7 +54,8 @@ class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext
 
     A foreign thread raises `ThreadOwnershipError` before any model call; a run resumed after an interrupt is checked
     at its first model or tool calls. `ContextError` when the checkpointer's thread is not the context's; a store that
-    is away raises `StoreUnavailableError`. Follows `config.user_thread_mapping` at run time.
+    is away raises `StoreUnavailableError`, and when it is away at the touch only, there is a warning. Follows
+    `config.user_thread_mapping` at run time.
 
     It is the second line: with a checkpointer the input is stored before it runs. Claim before the graph is entered,
     as `Replica.start_run` and the gateway do (`deerflow_replica.threads.claim_for_run`).
@@ -80,15 +84,11 @@ class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
-        user_id = toucher(context)
-        if user_id is not None:
-            self._threads.runner.call(self._threads.touch(context.thread_id, user_id=user_id))
+        self._threads.runner.call(touch_after_run(self._threads, context))
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
-        user_id = toucher(context)
-        if user_id is not None:
-            await self._threads.touch(context.thread_id, user_id=user_id)
+        await touch_after_run(self._threads, context)
 
     def wrap_model_call(
         self,
@@ -154,6 +154,12 @@ def is_enabled(context: DeerFlowContext) -> bool:
     return context.app_config.user_thread_mapping.enabled
 
 
-def toucher(context: DeerFlowContext) -> str | None:
-    """Whose touch the end of the run is; None: nobody's."""
-    return acting_user(context) if is_enabled(context) else None
+async def touch_after_run(threads: ThreadMap, context: DeerFlowContext) -> None:
+    """A run that is done is no failure because its thread cannot be touched."""
+    user_id = acting_user(context) if is_enabled(context) else None
+    if user_id is None:
+        return
+    try:
+        await threads.touch(context.thread_id, user_id=user_id)
+    except StoreUnavailableError as error:
+        logger.warning("thread %r was not touched after its run: %s", context.thread_id, error)

@@ -52,6 +52,24 @@ class ClaimContract(ThreadMapFixtures):
         await threads.delete("t", user_id="ann")
         assert await other.claim("t", "bob") == _REFUSED
 
+    async def test_to_hold_a_thread_is_to_claim_it(self, threads: ThreadMap, other: ThreadMap) -> None:
+        assert await threads.hold("t", "ann") is True
+        record = await other.get("t", user_id="ann")
+        assert record is not None
+        assert await other.hold("t", "ann") is True
+        assert await other.hold("t", "bob") is False
+        assert await other.get("t", user_id="ann") == record
+        assert record == (await threads.claim("t", "ann")).record
+        await threads.delete("t", user_id="ann")
+        assert await other.hold("t", "bob") is False
+        assert await other.hold("t", "ann") is True
+        assert (await claimed(threads, "t", "ann")).version == 1
+
+    async def test_one_of_many_holders_owns_it(self, threads: ThreadMap, other: ThreadMap) -> None:
+        users = [f"user-{number}" for number in range(20)]
+        held = await asyncio.gather(*((threads, other)[i % 2].hold("t", user) for i, user in enumerate(users)))
+        assert [user for user, holds in zip(users, held, strict=True) if holds] == [await threads.owner_of("t")]
+
     async def test_one_of_many_claimers_is_created(self, threads: ThreadMap, other: ThreadMap) -> None:
         users = [f"user-{number}" for number in range(20)]
         claims = await asyncio.gather(*((threads, other)[i % 2].claim("t", user) for i, user in enumerate(users)))
@@ -111,6 +129,7 @@ class ClaimContract(ThreadMapFixtures):
     async def test_bad_ids_are_refused(self, threads: ThreadMap, bad: Any) -> None:
         calls = (
             threads.claim(bad, "ann"),
+            threads.hold(bad, "ann"),
             threads.claim_many([bad], "ann"),
             threads.owner_of(bad),
             threads.owners_of([bad]),
@@ -121,6 +140,7 @@ class ClaimContract(ThreadMapFixtures):
             threads.check_access(bad, "ann"),
             threads.list("ann", ids=[bad]),
             threads.claim("t", bad),
+            threads.hold("t", bad),
             threads.claim_many(["t"], bad),
             threads.get("t", user_id=bad),
             threads.list(bad),
@@ -141,7 +161,12 @@ class ClaimContract(ThreadMapFixtures):
         assert record is not None
         assert record == await threads.get("t", user_id=ANY_USER)
         anyone: Any = ANY_USER
-        for call in (threads.claim("n", anyone), threads.list(anyone), threads.count(anyone)):
+        for call in (
+            threads.claim("n", anyone),
+            threads.hold("n", anyone),
+            threads.list(anyone),
+            threads.count(anyone),
+        ):
             with pytest.raises(ValueError, match="user_id"):
                 await call
         with pytest.raises(ValueError, match="user_id"):

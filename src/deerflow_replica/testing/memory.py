@@ -79,6 +79,17 @@ class MemoryStorageContract:
             assert ids(reader.load()) == [str(number)]
             assert reader.load()["revision"] == number + 1
 
+    def test_a_peek_is_never_old(self, storage: MemoryStorage, other: MemoryStorage) -> None:
+        """It may tell nothing at all, but not something else than `load`."""
+        assert not storage.peek(user_id="ann")
+        for number in range(5):
+            writer, reader = (storage, other) if number % 2 else (other, storage)
+            assert writer.save({**writer.load(user_id="ann"), "facts": [fact(str(number))]}, user_id="ann")
+            assert reader.peek(user_id="ann") in (None, other.load(user_id="ann"))
+            assert reader.load(user_id="ann")["revision"] == number + 1
+            assert reader.peek(user_id="ann") in (None, other.load(user_id="ann"))
+            assert not reader.peek()
+
     def test_documents_are_private_copies(self, storage: MemoryStorage) -> None:
         document = {"facts": [fact("1")], "user": {"workContext": {"summary": "a", "updatedAt": ""}}}
         before = copy.deepcopy(document)
@@ -104,7 +115,7 @@ class MemoryStorageContract:
         self._refuses(storage, user_id=user)
 
     def _refuses(self, storage: MemoryStorage, **scope: Any) -> None:
-        for call in (storage.load, storage.reload, lambda **scope: storage.save({"facts": []}, **scope)):
+        for call in (storage.load, storage.peek, storage.reload, lambda **scope: storage.save({"facts": []}, **scope)):
             with pytest.raises(ValueError, match="must"):
                 call(**scope)
 

@@ -24,7 +24,7 @@ async def claim_for_run(threads: ThreadMap, context: DeerFlowContext, *, always:
         return
     user_id = acting_user(context)
     if user_id is not None:
-        granted = (await threads.claim(context.thread_id, user_id)).granted
+        granted = await threads.hold(context.thread_id, user_id)
     else:
         granted = section.anonymous == "open" and await threads.check_access(
             context.thread_id, None, require_existing=False

@@ -112,6 +112,15 @@ class ThreadMap(ABC):
         new = inputs.new_thread(user_id, assistant_id, display_name, status, metadata, self._ttl_of(ttl_seconds))
         return (await self._claim_all([key], new))[key]
 
+    async def hold(self, thread_id: str | UUID, user_id: str) -> bool:
+        """`claim` without fields, for callers who do not need the record: whether it was granted."""
+        key, user = validation.thread_key(thread_id), validation.user_key(user_id)
+        now, row = await self._read_one(key)
+        if row is not None and row.user_id == user and rules.ended_at(row, now) is None:
+            return True
+        new = inputs.new_thread(user, None, None, "idle", None, self._ttl)
+        return (await self._claim_read([key], new, now, {} if row is None else {key: row}))[key].granted
+
     async def claim_many(
         self,
         thread_ids: Iterable[str | UUID],
@@ -297,7 +306,11 @@ class ThreadMap(ABC):
 
     async def _claim_all(self, keys: builtins.list[str], new: NewThread) -> dict[str, Claim]:
         """Read; insert what is missing; settle what is left (lost races, old tombstones) one by one."""
-        now, rows = await self._read_all(keys)
+        return await self._claim_read(keys, new, *await self._read_all(keys))
+
+    async def _claim_read(
+        self, keys: builtins.list[str], new: NewThread, now: int, rows: Mapping[str, Row]
+    ) -> dict[str, Claim]:
         claims: dict[str, Claim] = {}
         missing = [key for key in keys if key not in rows]
         if missing:
@@ -340,8 +353,10 @@ class ThreadMap(ABC):
         return ThreadPage(tuple(rules.record_of(row) for row in rows[:limit]), next_cursor)
 
     def _check_open(self) -> None:
-        self._root._check_not_closed()
-        if not self._root._is_open:
+        root = self._root
+        if root._is_closed:
+            root._check_not_closed()
+        if not root._is_open:
             raise StoreUnavailableError("the thread map is not open: use `async with`, or call setup() first")
 
     def _check_not_closed(self) -> None:

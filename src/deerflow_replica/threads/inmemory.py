@@ -13,15 +13,14 @@ from . import rules
 from .base import ThreadMap
 from .clock import microseconds
 from .filters import metadata_matches
-from .paging import Filters, Query, position
+from .paging import Filters, Query
 from .rules import NewThread, Row, Rule
 from .values import SortBy
 
 T = TypeVar("T")
 
-_Entry: TypeAlias = tuple[str, tuple[int, str]]
-
-_SORT_KEYS: tuple[SortBy, ...] = ("updated_at", "created_at")
+_OrderName: TypeAlias = tuple[str, SortBy]
+_Place: TypeAlias = tuple[int, str]
 
 
 class InMemoryThreadMap(ThreadMap):
@@ -102,7 +101,8 @@ class InMemoryThreadMap(ThreadMap):
             return len(expired[:limit])
 
     def _own(self) -> _Tenant:
-        return self._tenants.setdefault(self._tenant, _Tenant())
+        mine = self._tenants.get(self._tenant)
+        return self._tenants.setdefault(self._tenant, _Tenant()) if mine is None else mine
 
 
 class _Tenant:
@@ -110,37 +110,34 @@ class _Tenant:
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
-        self._orders: dict[tuple[str, SortBy], list[tuple[int, str]]] = {}
+        self._orders: dict[_OrderName, list[_Place]] = {}
 
-    def order(self, user_id: str, sort_by: SortBy) -> list[tuple[int, str]]:
+    def order(self, user_id: str, sort_by: SortBy) -> list[_Place]:
         return self._orders.get((user_id, sort_by), [])
 
     def store(self, row: Row) -> None:
         before = self.rows.get(row.thread_id)
         self.rows[row.thread_id] = row
-        for sort_by in _SORT_KEYS:
-            old, new = _entry(before, sort_by), _entry(row, sort_by)
-            if old != new:
-                self._drop(old, sort_by)
-                self._add(new, sort_by)
+        old, new = _entries(before), _entries(row)
+        for entry in old:
+            if entry not in new:
+                self._drop(*entry)
+        for entry in new:
+            if entry not in old:
+                self._add(*entry)
 
     def remove(self, key: str) -> None:
-        row = self.rows.pop(key, None)
-        for sort_by in _SORT_KEYS:
-            self._drop(_entry(row, sort_by), sort_by)
+        for entry in _entries(self.rows.pop(key, None)):
+            self._drop(*entry)
 
-    def _add(self, entry: _Entry | None, sort_by: SortBy) -> None:
-        if entry is not None:
-            insort(self._orders.setdefault((entry[0], sort_by), []), entry[1])
+    def _add(self, name: _OrderName, place: _Place) -> None:
+        insort(self._orders.setdefault(name, []), place)
 
-    def _drop(self, entry: _Entry | None, sort_by: SortBy) -> None:
-        if entry is None:
-            return
-        user_id, place = entry
-        order = self._orders[user_id, sort_by]
+    def _drop(self, name: _OrderName, place: _Place) -> None:
+        order = self._orders[name]
         del order[bisect_left(order, place)]
         if not order:
-            del self._orders[user_id, sort_by]
+            del self._orders[name]
 
     def walk(self, query: Query) -> Iterator[Row]:
         """The user's rows strictly after the query's place, in its order."""
@@ -167,6 +164,9 @@ def _matches(row: Row, filters: Filters, now: int) -> bool:
     )
 
 
-def _entry(row: Row | None, sort_by: SortBy) -> _Entry | None:
-    """In whose list a row stands, and where; None: in nobody's."""
-    return None if row is None or row.deleted_at is not None else (row.user_id, position(row, sort_by))
+def _entries(row: Row | None) -> tuple[tuple[_OrderName, _Place], ...]:
+    """In which orders a row stands, and where: a tombstone in none."""
+    if row is None or row.deleted_at is not None:
+        return ()
+    user_id, key = row.user_id, row.thread_id
+    return ((user_id, "updated_at"), (row.updated_at, key)), ((user_id, "created_at"), (row.created_at, key))

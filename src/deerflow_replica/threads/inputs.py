@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
@@ -76,4 +76,4 @@ def query(
 
 def change_name() -> str:
     """A name for one write, by which a repeated attempt recognises that the first one had arrived."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()

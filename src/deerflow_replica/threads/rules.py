@@ -164,7 +164,7 @@ def touch(user_id: str | AnyUser, change: str) -> Rule[bool]:
             return Outcome(False)
         if row.change == change:
             return Outcome(True)
-        return Outcome(True, _touched(row, now)._replace(version=row.version + 1, change=change))
+        return Outcome(True, _touched(row, now, change))
 
     return rule
 
@@ -226,23 +226,29 @@ def record_of(row: Row) -> ThreadRecord:
 
 
 def _updated(row: Row, changes: Changes, now: int) -> Row:
+    version = row.version + 1
     if changes.ttl is not UNSET:
         row = row._replace(ttl=changes.ttl, expires_at=_expiry(now, changes.ttl))
     if changes.touch:
-        row = _touched(row, now)
+        row = _touched(row, now, changes.change)
     return row._replace(
         assistant_id=row.assistant_id if changes.assistant_id is UNSET else changes.assistant_id,
         display_name=row.display_name if changes.display_name is UNSET else changes.display_name,
         status=row.status if changes.status is UNSET else changes.status,
         metadata=_merged(row.metadata, changes),
-        version=row.version + 1,
+        version=version,
         change=changes.change,
     )
 
 
-def _touched(row: Row, now: int) -> Row:
-    """Strictly later than before, whatever the clock says, and its expiry renewed."""
-    return row._replace(updated_at=max(now, row.updated_at + 1), expires_at=_expiry(now, row.ttl))
+def _touched(row: Row, now: int, change: str) -> Row:
+    """The next version: strictly later than before, whatever the clock says, and its expiry renewed."""
+    return row._replace(
+        updated_at=max(now, row.updated_at + 1),
+        version=row.version + 1,
+        expires_at=_expiry(now, row.ttl),
+        change=change,
+    )
 
 
 def _merged(stored: str, changes: Changes) -> str:

@@ -22,12 +22,16 @@ _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 def thread_key(value: object) -> str:
     """A thread id as text: 1 to 255 characters, no control character, no lone surrogate."""
-    return _id("thread_id", str(value) if isinstance(value, UUID) else value)
+    return user_key(str(value) if isinstance(value, UUID) else value, "thread_id")
 
 
 def user_key(value: object, name: str = "user_id") -> str:
     """A user id, by the same rule; None is never a bypass."""
-    return _id(name, value)
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        raise ValueError(f"{name} must be a text of 1 to 255 characters")
+    if _UNFIT_IN_IDS.search(value):
+        raise ValueError(f"{name} must not contain control characters or lone surrogates")
+    return str.__str__(value)
 
 
 def thread_keys(values: Iterable[object]) -> list[str]:
@@ -129,14 +133,6 @@ def metadata_keys(keys: Iterable[object]) -> tuple[str, ...]:
     if isinstance(keys, str):
         raise ValueError("remove_metadata must be a collection of keys, not one text")  # noqa: TRY004  # as above
     return tuple(text("a metadata key", key, MAX_METADATA_BYTES) for key in keys)
-
-
-def _id(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 255:
-        raise ValueError(f"{name} must be a text of 1 to 255 characters")
-    if _UNFIT_IN_IDS.search(value):
-        raise ValueError(f"{name} must not contain control characters or lone surrogates")
-    return str.__str__(value)
 
 
 def _is_finite(value: float) -> bool:
