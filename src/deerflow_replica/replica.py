@@ -6,7 +6,7 @@ import secrets
 import socket
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
 from uuid import UUID
@@ -165,6 +165,7 @@ class Replica:
         context = self.context(
             thread_id=thread_id, user_id=user_id, agent_name=agent_name, run_id=run_id or str(uuid7())
         )
+        self._manager.check_open()
         requested_modes(stream_mode)
         check_strategy(multitask_strategy)
         await claim_for_run(self.threads, context)
@@ -193,8 +194,9 @@ class Replica:
         Leaving the iterator does not cancel the run.
         """
         run = await self.start_run(graph, input, **arguments)
-        async for item in self.bridge.subscribe(run.run_id, last_event_id="0-0"):
-            yield item
+        async with aclosing(self.bridge.subscribe(run.run_id, last_event_id="0-0")) as items:
+            async for item in items:
+                yield item
 
     async def check(self) -> tuple[CheckResult, ...]:
         """Ask every part for something small, all at once: who answers, and how fast."""
@@ -202,8 +204,10 @@ class Replica:
         return await check_parts(self)
 
     async def _close(self) -> None:
-        self._is_closed = True
-        await self._manager.close(grace_seconds=self._config.replica.shutdown_grace_seconds)
+        try:
+            await self._manager.close(grace_seconds=self._config.replica.shutdown_grace_seconds)
+        finally:
+            self._is_closed = True  # only now: a run that begins in its grace may ask for its context
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -270,8 +274,8 @@ class open_replica:  # noqa: N801  # it is called like a function and used like 
 def _run_config(given: Mapping[str, Any], context: DeerFlowContext) -> dict[str, Any]:
     """The caller's config with the run's own identity, which wins."""
     identity = {"thread_id": context.thread_id, "run_id": context.run_id}
-    configurable = {**given.get("configurable", {}), **identity}
-    return {**given, "configurable": configurable, "metadata": {**given.get("metadata", {}), **identity}}
+    configurable = {**(given.get("configurable") or {}), **identity}
+    return {**given, "configurable": configurable, "metadata": {**(given.get("metadata") or {}), **identity}}
 
 
 def _kwargs(input: Any, stream_mode: str | Sequence[str], *, subgraphs: bool) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from ..runs.registry.documents import to_json
+from ..runs.registry.rules import check_metadata
 from .ids import as_uuid
 from .problems import unprocessable
 
@@ -17,8 +19,16 @@ T = TypeVar("T")
 Uuid = Annotated[str, BeforeValidator(as_uuid)]
 Document = dict[str, Any]
 Limit = Annotated[int, Field(ge=1, le=1000)]
-Offset = Annotated[int, Field(ge=0)]
+Offset = Annotated[int, Field(ge=0, le=2**31)]
 Pair = Annotated[list[Any], Field(min_length=2, max_length=2)]
+
+
+def _searchable(metadata: Document) -> Document:
+    check_metadata(metadata)
+    return metadata
+
+
+Metadata = Annotated[Document, AfterValidator(_searchable)]
 
 
 class Body(BaseModel):
@@ -29,12 +39,12 @@ class Body(BaseModel):
 
 class CreateThread(Body):
     thread_id: Uuid | None = None
-    metadata: Document | None = None
+    metadata: Metadata | None = None
     if_exists: Literal["raise", "do_nothing"] | None = None
 
 
 class CountThreads(Body):
-    metadata: Document | None = None
+    metadata: Metadata | None = None
     status: Literal["idle", "busy", "interrupted", "error"] | None = None
     ids: list[Uuid] | None = None
 
@@ -84,12 +94,18 @@ class CreateRun(Body):
 
 
 async def read_body(request: Request, adapter: TypeAdapter[T], *, max_bytes: int) -> T:
-    """The body, checked. 413 above `max_bytes`; 422 for what is no JSON or has a wrong type. No body is `{}`."""
+    """The body, checked. 413 above `max_bytes`; 422 for what is no JSON, cannot be stored (too deep, an integer beyond
+    64 bits) or has a wrong type. No body is `{}`.
+    """
     raw = await _read(request, max_bytes)
     try:
-        return adapter.validate_python(orjson.loads(raw) if raw.strip() else {})
+        document = orjson.loads(raw) if raw.strip() else {}
+        to_json(document)
+        return adapter.validate_python(document)
     except orjson.JSONDecodeError as error:
         raise unprocessable(f"the body is not JSON: {error}") from None
+    except TypeError as error:
+        raise unprocessable(f"the body cannot be stored: {error}") from None
     except ValidationError as error:
         raise unprocessable(_worded(error)) from None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ReplicaError, StreamError
 from ..runs.registry.rules import ORPHANED, is_terminal
+from ..runs.tail import ends_with_error, latest_event_id
 from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamEvent, StreamGap, encode_sse
 from .answers import encode_json
 from .cursors import plan
@@ -25,7 +26,6 @@ Wanted = Callable[[str], bool]
 
 _FIRST = "0-0"
 _LOOK_AGAIN_SECONDS = 0.5
-_FOREIGN = "1-0"  # no stream was created one microsecond after 1970
 
 
 class RunReader:
@@ -80,7 +80,7 @@ async def joined_frames(
             yield gap_frame(StreamGap(last_event_id, None, None))
             return
         case "now":
-            cursor = await latest_cursor(replica.bridge, run.run_id)
+            cursor = await _reading(latest_event_id(replica.bridge, run.run_id))
         case "all":
             cursor = _FIRST
         case "after":
@@ -138,19 +138,10 @@ async def _items(reader: RunReader) -> AsyncGenerator[Item]:
         raise StreamCutError("the stream server cannot be reached") from error
 
 
-async def latest_cursor(bridge: StreamBridge, run_id: str) -> str | None:
-    """The cursor after which only what comes from now on is delivered; None while there is no event."""
-    async with aclosing(RunReader(bridge, run_id, _FOREIGN)) as probe:
-        async for item in _items(probe):
-            if isinstance(item, StreamGap):
-                return item.latest_available_event_id
-    return None
-
-
 async def _orphan_error(replica: Replica, run_id: str) -> dict[str, Any] | None:
     """The error of a run whose replica died, when its stream has none: its END was appended by a reader's process."""
     orphaned = await _reading(replica.bridge.end_reason(run_id)) == "orphaned"
-    if not orphaned or await _ends_with_error(replica.bridge, run_id):
+    if not orphaned or await _reading(ends_with_error(replica.bridge, run_id)):
         return None
     run = await _swept(replica, run_id)
     return dict((run.error if run is not None else None) or ORPHANED)
@@ -167,17 +158,6 @@ async def _swept(replica: Replica, run_id: str) -> RunRecord | None:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
     except ReplicaError as error:
         raise StreamCutError("the run's end cannot be looked up here") from error
-
-
-async def _ends_with_error(bridge: StreamBridge, run_id: str) -> bool:
-    """Whether the stream has an error event after all, before the cursor of a reader who met none."""
-    last: Item | None = None
-    async with aclosing(RunReader(bridge, run_id, None)) as reader:
-        async for item in _items(reader):
-            if item is END_SENTINEL or isinstance(item, StreamGap):
-                break
-            last = item
-    return isinstance(last, StreamEvent) and last.event == "error"
 
 
 async def _reading(question: Any) -> Any:

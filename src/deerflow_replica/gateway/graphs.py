@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langgraph.pregel import Pregel
 
@@ -31,7 +31,7 @@ class ServedGraph:
 
     def __init__(self, name: str, source: GraphSource) -> None:
         self.name = name
-        self._factory: Factory = _maker(source) if isinstance(source, Pregel) else source
+        self._factory = _factory(name, source)
         self._takes = _parameters(self._factory)
         self._kept: Graph | None = None
         self._making = asyncio.Lock()
@@ -85,8 +85,14 @@ def context_of(
     return schema(own.app_config, own.thread_id, own.agent_name, own.user_id, own.run_id)
 
 
-def _maker(graph: Graph) -> Factory:
-    return lambda: graph
+def _factory(name: str, source: Any) -> Factory:
+    """`TypeError` for what is neither a compiled graph nor a factory of one."""
+    if isinstance(source, Pregel):
+        return lambda: source
+    if callable(source):
+        return cast(Factory, source)
+    hint = "call its compile()" if hasattr(source, "compile") else "a compiled graph or a factory of one is wanted"
+    raise TypeError(f"graph {name!r} is a {type(source).__name__}: {hint}")
 
 
 def _parameters(factory: Factory) -> tuple[str, ...]:

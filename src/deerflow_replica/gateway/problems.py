@@ -6,6 +6,7 @@ import logging
 
 import orjson
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from ..errors import ReplicaError, RunConflictError, StoreUnavailableError, StreamUnavailableError, ThreadOwnershipError
@@ -33,6 +34,8 @@ def answer_of(error: Exception) -> Response:
     match error:
         case HTTPException():
             return _problem(error.status_code, error.detail, dict(error.headers or {}))
+        case ClientDisconnect():
+            return _problem(400, "The client left before its request was complete")
         case ThreadOwnershipError():
             return _problem(404, THREAD_NOT_FOUND)
         case RunConflictError():

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreUnavailableError, StreamError
 from ..runs.registry.rules import is_terminal
+from ..runs.tail import latest_event_id
 from ..stream import END_SENTINEL, StreamGap
 from .answers import encode_json, interrupt_answer
-from .frames import RunReader, latest_cursor
+from .frames import RunReader
 from .sse import StreamCutError
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ async def _stream_ended(bridge: StreamBridge, run_id: str) -> bool:
     """Wait for the stream's end, but not for long: the row is the truth. True if the end came as a dead owner's."""
     try:
         async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
-            cursor = await latest_cursor(bridge, run_id)
+            cursor = await latest_event_id(bridge, run_id)
             async with aclosing(RunReader(bridge, run_id, cursor)) as reader:
                 async for item in reader:
                     if item is END_SENTINEL or isinstance(item, StreamGap):
                         return await bridge.end_reason(run_id) == "orphaned"
-    except (TimeoutError, StreamError, StreamCutError):
+    except (TimeoutError, StreamError):
         return False
     return False
 

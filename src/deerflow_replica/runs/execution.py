@@ -20,6 +20,7 @@ from .registry.documents import to_json
 from .registry.records import Admission, Json, RunOutcome, RunStatus
 from .request import Run, RunRequest
 from .stream_run import GraphRun, RunResult, error_data, first_event
+from .tail import ends_with_error
 
 if TYPE_CHECKING:
     from ..stream.base import StreamBridge
@@ -110,15 +111,14 @@ class Execution:
         if self._reason is not None:
             return self._outcome_of(asyncio.CancelledError())
         try:
-            async with slots:
-                return await self._result() if await self._turn_came() else None
+            return await self._result_in_turn(slots)
         except LeaseLostError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # whatever a graph raises is its run's outcome
             return self._outcome_of(error)
 
     def _outcome_of(self, error: BaseException) -> RunOutcome:
-        if isinstance(error, asyncio.CancelledError):
+        if _is_cancelled():
             if self._reason is None:
                 raise error  # not ours: this task is being torn down
             _uncancel()
@@ -131,19 +131,29 @@ class Execution:
                 raise LeaseLostError(f"run {self.run.run_id!r} is not this process's any more") from error
         return rules.failed(error_data(error))
 
-    async def _turn_came(self) -> bool:
+    async def _result_in_turn(self, slots: Slots) -> RunOutcome | None:
+        """A run that waits for its thread keeps no slot from others."""
+        while True:
+            async with slots:
+                status = await self._status_now()
+                if status == "running":
+                    return await self._result()
+            if status != "pending":
+                return None
+            await self._wait_for_hint()
+
+    async def _status_now(self) -> RunStatus:
+        """Begins a pending run whose turn has come."""
         registry, lease = self._place.registry, self.held.lease
-        while self._status == "pending":
+        if self._status == "pending":
             self._woken.clear()
             self._status = await self._while_held(
                 lambda: registry.start(lease, lease_seconds=self._place.lease_seconds)
             )
-            if self._status == "pending":
-                await self._wait_for_hint()
         if self._status is None:
             raise LeaseLostError(f"run {lease.run_id!r} is not this process's any more")
         self.run.became(self._status)
-        return self._status == "running"
+        return self._status
 
     async def _wait_for_hint(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -216,9 +226,12 @@ class Execution:
 
 
 async def end_stream(bridge: StreamBridge, run_id: str, error: Json | None, reason: str) -> None:
-    """End a stream for an executor that cannot. That it has ended meanwhile is as good."""
+    """End a stream for an executor that cannot. That it has ended meanwhile is as good.
+
+    The executor may have died between its `error` and END: there is one `error` at most.
+    """
     try:
-        if error is not None:
+        if error is not None and not await ends_with_error(bridge, run_id):
             await bridge.publish(run_id, "error", error)
         await bridge.publish_end(run_id, reason=reason)
     except StreamEndedError:
@@ -247,6 +260,12 @@ def _row_values(result: RunResult) -> Any:
         _LOG.warning("run %s: the thread's row keeps no values: %s", result.run_id, error)
         return None
     return result.values
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled this task: a graph may also raise `CancelledError` by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _uncancel() -> None:

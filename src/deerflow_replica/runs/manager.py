@@ -84,13 +84,17 @@ class RunManager:
         `create_thread`), `StoreUnavailableError`, `ReplicaError` once closed: nothing is left of such a run. A caller
         that is cancelled meanwhile does not stop the run.
         """
-        if not self._is_open:
-            raise ReplicaError("closed: this replica starts no runs any more")
+        self.check_open()
         requested_modes(request.stream_mode)
         task = asyncio.create_task(self._admitted(request))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
         return await asyncio.shield(task)
+
+    def check_open(self) -> None:
+        """Raises `ReplicaError` once no run is started here any more."""
+        if not self._is_open:
+            raise ReplicaError("closed: this replica starts no runs any more")
 
     async def idle(self) -> None:
         """Wait until no run is left in this process."""

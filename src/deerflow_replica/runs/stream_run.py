@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..stream.base import StreamBridge
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_MESSAGE = 10_000  # characters
 
 Publish = Callable[[str, Any], Awaitable[None]]
 
@@ -150,7 +151,16 @@ def first_event(run_id: str) -> dict[str, Any]:
 
 
 def error_data(error: BaseException) -> dict[str, str]:
-    return {"error": type(error).__name__, "message": str(error)}
+    """How an exception is told: its class and its message, which an event and a row can always hold."""
+    return {"error": type(error).__name__, "message": _message(error)}
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as broken:  # an exception of the user's may raise anything when it is asked what it is
+        return f"its message cannot be read: {type(broken).__name__}"
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}... ({len(text)} characters)"
 
 
 def _without_interrupts(values: Any) -> Any:
