@@ -10,12 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from langgraph.graph import StateGraph
 
 from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
 from deerflow_replica.replica import Replica, open_replica
 from gateway.graphs import CountState
-from gateway.serving import IN_MEMORY, by_header, in_process
+from gateway.serving import IN_MEMORY, by_header, in_process, served
 
 pytestmark = pytest.mark.anyio
 
@@ -95,8 +96,6 @@ def test_what_is_no_graph_is_refused_by_name(given: Any) -> None:
 
 
 def test_a_graph_that_was_not_compiled_is_told_so() -> None:
-    from langgraph.graph import StateGraph
-
     with pytest.raises(TypeError, match="compile"):
         create_app(AppConfig(), {"agent": StateGraph(CountState)})  # type: ignore[dict-item]  # the mistake under test
 
@@ -104,9 +103,6 @@ def test_a_graph_that_was_not_compiled_is_told_so() -> None:
 async def test_a_client_that_leaves_in_its_body_is_no_failure(
     replica: Replica, graphs: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from gateway.graphs import CountState
-from gateway.serving import served
-
     async with served(create_app(replica, graphs)) as url:
         address = httpx.URL(url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
