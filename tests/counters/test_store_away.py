@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,7 +19,8 @@ from langchain_core.messages import AIMessage
 
 from deerflow_replica._drivers.embedded import EmbeddedPostgres
 from deerflow_replica._drivers.postgres import PostgresDatabase
-from deerflow_replica.counters import ModelCounters, PostgresModelCounters
+from deerflow_replica._drivers.sqlite import SqliteDatabase
+from deerflow_replica.counters import ModelCounters, PostgresModelCounters, SqliteModelCounters
 from deerflow_replica.errors import StoreUnavailableError
 from deerflow_replica.middleware import ModelCounterMiddleware
 from deerflow_replica.testing.counters import VOTER
@@ -142,3 +147,19 @@ async def test_a_close_without_the_store_says_what_is_lost(
 async def test_a_server_that_was_never_there_is_an_error_of_setup() -> None:
     with pytest.raises(StoreUnavailableError):
         await PostgresModelCounters("postgresql://nobody@127.0.0.1:1/none").setup()
+
+
+async def test_many_who_wait_for_one_flush_fail_together(tmp_path: Path) -> None:
+    path = tmp_path / "counters.db"
+    database = SqliteDatabase(path, busy_timeout_seconds=0.5)
+    async with SqliteModelCounters(path, _database=database, durability="sync") as counters:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            calls = [counters.arecord("m", "success") for _ in range(8)]
+            errors = await asyncio.gather(*calls, return_exceptions=True)
+            assert time.monotonic() - began < 2
+            other.execute("ROLLBACK")
+        assert all(isinstance(error, StoreUnavailableError) for error in errors)
+        await counters.flush()
+        assert (await counters.totals())["m"].call_count == 8

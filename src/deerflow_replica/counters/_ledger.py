@@ -18,6 +18,7 @@ BUCKET_SECONDS = 10
 KEPT_BUCKETS = 91  # 15 minutes, and the bucket that is being filled
 OTHER = "__other__"
 LONGEST_NAME = 256
+LARGEST_COUNT = 2**63 - 1  # of what is added at once; a number without bound could not even be written as text
 
 _INFINITY = float("inf")
 _KEYS = {
@@ -269,13 +270,13 @@ def _tokens(usage: Mapping[str, Any]) -> list[tuple[str, int]]:
     found = []
     for name in _USAGE:
         number = usage.get(name)
-        if type(number) is int and number > 0:
+        if type(number) is int and 0 < number <= LARGEST_COUNT:
             found.append((name, number))
     for group, names in _USAGE_DETAILS:
         details = usage.get(group)
         if details and isinstance(details, dict):
             for name, key in names:
                 number = details.get(name)
-                if type(number) is int and number > 0:
+                if type(number) is int and 0 < number <= LARGEST_COUNT:
                     found.append((key, number))
     return found

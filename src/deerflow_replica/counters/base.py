@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from .._sync import Runner
+from .._sync import AnyLoopLock, Runner
 from ..errors import StoreUnavailableError
 from ._counts import totals_of, window_of
 from ._fleet import StoredRow, Vote, fleet_counts
 from ._flusher import Flusher
+from ._inputs import check_deltas, check_keys, check_settings
 from ._ledger import BUCKET_SECONDS, Ledger, Snapshot, checked_name
 from .values import Durability, ModelFeedbackRow, ModelTotals, ModelWindow, Outcome, Sentiment
 
@@ -50,7 +51,7 @@ class ModelCounters(ABC):
         max_models: int = 256,
         replica_id: str | None = None,
     ) -> None:
-        _check_settings(durability, flush_interval_seconds, flush_max_events, max_models)
+        check_settings(durability, flush_interval_seconds, flush_max_events, max_models)
         self.durability: Durability = durability
         self.replica_id = replica_id or uuid.uuid4().hex
         # Never that of an earlier process, even where someone names replicas by hand.
@@ -58,7 +59,10 @@ class ModelCounters(ABC):
         self._ledger = Ledger(max_models=max_models, flush_max_events=flush_max_events)
         self._flush_interval_seconds = flush_interval_seconds
         self._flusher: Flusher | None = None
+        self._opening = AnyLoopLock()
         self._flushing = asyncio.Lock()
+        self._tries = 0
+        self._failure: tuple[int, StoreUnavailableError] | None = None
         self._flushed_events = 0
         self._written_at = time.monotonic()
         self._writes: set[asyncio.Task[None]] = set()
@@ -68,35 +72,27 @@ class ModelCounters(ABC):
 
     async def setup(self) -> None:
         """Connect, create what is missing, and start the flusher. Raises `StoreUnavailableError`."""
-        if self._state == "open":
-            return
-        self._require_not_closed()
-        await self._open()
-        self._state = "open"
-        self._flusher = Flusher(
-            self._flush_in_background, wake=self._ledger.changed, interval_seconds=self._flush_interval_seconds
-        )
-        self._flusher.start()
+        async with self._opening:
+            if self._state == "open":
+                return
+            self._require_not_closed()
+            await self._open()
+            self._state = "open"
+            self._flusher = Flusher(
+                self._flush_in_background, wake=self._ledger.changed, interval_seconds=self._flush_interval_seconds
+            )
+            self._flusher.start()
 
     async def close(self) -> None:
         """Write what is left and disconnect.
 
         Raises `StoreUnavailableError`, after logging how many events are lost, when the store is away.
         """
-        was_open, self._state = self._state == "open", "closed"
-        self._ledger.close()
-        if not was_open:
-            return
-        try:
-            await self._stop_flusher()
-            await self._runner.acall(self._flush_through(self._ledger.events))
-        except StoreUnavailableError:
-            _LOG.error(
-                "%d events of model counters are lost", self._ledger.events - self._flushed_events
-            )  # it is raised as well
-            raise
-        finally:
-            await self._shut()
+        async with self._opening:
+            was_open, self._state = self._state == "open", "closed"
+            self._ledger.close()
+            if was_open:
+                await self._flush_and_shut()
 
     async def __aenter__(self) -> Self:
         await self.setup()
@@ -180,7 +176,7 @@ class ModelCounters(ABC):
             "positive_feedback_count": positive_feedback_count,
             "negative_feedback_count": negative_feedback_count,
         }
-        _check_deltas(deltas)
+        check_deltas(deltas)
         self._require_not_closed()
         checked_name(model_name)
         if any(deltas.values()):
@@ -197,7 +193,7 @@ class ModelCounters(ABC):
         `ValueError` for an id that is empty or not a string, and for another sentiment.
         """
         name = checked_name(model_name)
-        _check_keys(thread_id, run_id, user_id)
+        check_keys(thread_id, run_id, user_id)
         if sentiment not in _SENTIMENTS:
             raise ValueError(f"a sentiment is 'positive', 'negative' or None, not {sentiment!r}")
         self._require_open()
@@ -208,12 +204,12 @@ class ModelCounters(ABC):
     async def flush(self) -> None:
         """Return when everything counted before the call is stored. Raises `StoreUnavailableError`; nothing is lost."""
         self._require_open()
-        await self._runner.acall(self._flush_through(self._ledger.events))
+        await self._runner.acall(self._flush_through(self._ledger.events, self._tries))
 
     def flush_sync(self) -> None:
         """`flush` for a caller without an event loop, or on the thread of a busy one."""
         self._require_open()
-        self._runner.call(self._flush_through(self._ledger.events))
+        self._runner.call(self._flush_through(self._ledger.events, self._tries))
 
     async def compact(self, *, dead_after_seconds: float = 86400.0) -> int:
         """Fold the rows that nobody wrote for `dead_after_seconds` into one per model; how many were folded.
@@ -306,25 +302,34 @@ class ModelCounters(ABC):
 
     # Inside
 
-    async def _flush_through(self, event: int, *, everything: bool = False) -> None:
-        """Callers that wait for the same flush share the next one: whoever is first writes for all."""
+    async def _flush_through(self, event: int, tries: int, *, everything: bool = False) -> None:
+        """Callers that wait for the same flush share the next one: whoever is first writes, or fails, for all.
+
+        `tries`: how many had begun when the caller came.
+        """
         async with self._flushing:
             if self._flushed_events >= event and not everything:
                 return
+            if self._failure is not None and self._failure[0] > tries:
+                raise StoreUnavailableError(str(self._failure[1])) from self._failure[1]
+            self._tries += 1
             snapshot = self._ledger.snapshot(everything=everything)
             try:
                 if snapshot.rows:
                     await self._write(snapshot)
-            except BaseException:
+            except BaseException as error:
                 self._ledger.restore(snapshot)
+                if isinstance(error, StoreUnavailableError):
+                    self._failure = self._tries, error
                 raise
+            self._failure = None
             self._flushed_events = snapshot.events
             self._written_at = time.monotonic()
 
     def _flush_in_background(self) -> None:
         idle = time.monotonic() - self._written_at > _STILL_HERE_SECONDS
         if idle or self._flushed_events < self._ledger.events:
-            self._runner.call(self._flush_through(self._ledger.events, everything=idle))
+            self._runner.call(self._flush_through(self._ledger.events, self._tries, everything=idle))
 
     async def _shielded_flush(self) -> None:
         write = asyncio.create_task(self.flush())
@@ -337,6 +342,17 @@ class ModelCounters(ABC):
         self._writes.discard(write)
         if not write.cancelled():
             write.exception()
+
+    async def _flush_and_shut(self) -> None:
+        try:
+            await self._stop_flusher()
+            await self._runner.acall(self._flush_through(self._ledger.events, self._tries))
+        except BaseException:
+            lost = self._ledger.events - self._flushed_events
+            _LOG.error("%d events of model counters are lost", lost)
+            raise
+        finally:
+            await self._shut()
 
     async def _stop_flusher(self) -> None:
         if self._flusher is not None:
@@ -351,24 +367,3 @@ class ModelCounters(ABC):
         self._require_not_closed()
         if self._state == "new":
             raise StoreUnavailableError("the model counters are not open: use `async with`, or await setup()")
-
-
-def _check_settings(durability: str, flush_interval_seconds: float, flush_max_events: int, max_models: int) -> None:
-    if durability not in ("batched", "sync"):
-        raise ValueError(f"durability is 'batched' or 'sync', not {durability!r}")
-    if not flush_interval_seconds > 0:
-        raise ValueError("flush_interval_seconds is more than 0")
-    if flush_max_events < 1 or max_models < 1:
-        raise ValueError("flush_max_events and max_models are at least 1")
-
-
-def _check_deltas(deltas: Mapping[str, int]) -> None:
-    for name, delta in deltas.items():
-        if type(delta) is not int or delta < 0:
-            raise ValueError(f"{name} is an integer that is not negative, not {delta!r}")
-
-
-def _check_keys(*keys: object) -> None:
-    for key in keys:
-        if not isinstance(key, str) or not key:
-            raise ValueError(f"thread_id, run_id and user_id are strings that are not empty, not {key!r}")

@@ -123,6 +123,18 @@ class ModelCountersContract:
         assert (totals.cache_read_tokens, totals.cache_creation_tokens, totals.reasoning_tokens) == (60, 7, 9)
         assert totals.calls_without_usage == 1
 
+    async def test_a_number_that_no_store_holds_is_no_count(self, counters: ModelCounters) -> None:
+        usage = {"input_tokens": 10**5000, "output_tokens": 2, "output_token_details": {"reasoning": 10**400}}
+        counters.record("m", "success", usage=usage)
+        with pytest.raises(ValueError, match="call_count"):
+            await counters.increment("m", call_count=10**5000)
+        await counters.increment("m", failure_count=2**63 - 1)
+        await counters.increment("m", failure_count=2**63 - 1)
+        await counters.flush()
+        totals = (await counters.totals())["m"]
+        assert (totals.input_tokens, totals.output_tokens, totals.reasoning_tokens) == (0, 2, 0)
+        assert totals.failure_count == 2 * (2**63 - 1)
+
     async def test_a_duration_falls_below_the_first_bound_that_is_not_smaller(self, counters: ModelCounters) -> None:
         for bound in LATENCY_BOUNDS:
             counters.record("m", "success", duration_seconds=bound)
@@ -301,6 +313,19 @@ class ModelCountersContract:
         assert (await counters.totals())["m"].call_count == 1
         for _ in range(2):
             await counters.close()
+
+    async def test_setup_from_several_loops_at_once_opens_once(self, build: Build) -> None:
+        counters = build(flush_interval_seconds=3600)
+
+        async def set_up() -> None:
+            await asyncio.gather(counters.setup(), counters.setup())
+
+        await asyncio.gather(*(asyncio.to_thread(asyncio.run, set_up()) for _ in range(4)))
+        counters.record("m", "success")
+        assert (await counters.totals())["m"].call_count == 1
+        await asyncio.gather(counters.close(), counters.close())
+        own = [thread.name for thread in threading.enumerate() if "deerflow-replica-counters" in thread.name]
+        assert not own
 
     async def test_after_close_everything_raises(self, build: Build) -> None:
         async with build() as counters:
