@@ -3,8 +3,8 @@
     python benchmarks/middleware.py [--smoke] [--runs N]
 
 Nothing is injected. `open_replica` is what a user has: `database.backend: memory`, and memory on files, where nothing
-was saved yet; `saved` has a document there whose facts are not shown (a budget of 0 tokens). `in process` is put
-together by hand with memory in a dict. Every row must cost at most 0.1 ms a model call, or the exit status is 1.
+was saved yet; `cleared` has an empty document there. `in process` is put together by hand with memory in a dict. Every
+row must cost at most 0.1 ms a model call, or the exit status is 1.
 
 The rows take turns, round after round. A round's figure is the difference of two lower quartiles, a row's is the median
 of its rounds: what else the machine does meanwhile falls on all alike. `cpu` is the same in processor time, which
@@ -210,8 +210,7 @@ async def rows() -> AsyncIterator[list[Row]]:
         folder = opened.enter_context(tempfile.TemporaryDirectory())
         given = {"database": {"backend": "memory"}, "memory": {"storage_path": folder}}
         replica = await opened.enter_async_context(open_replica(AppConfig.from_mapping(given)))
-        replica.memory.save({"facts": [{"id": "1", "content": "likes tea"}]}, user_id="known")
-        silent = replica.config.evolve({"memory": {"backend_config": {"max_injection_tokens": 0}}})
+        replica.memory.clear_all(user_id="known")
         by_hand = [
             ThreadOwnershipMiddleware(await opened.enter_async_context(InMemoryThreadMap())),
             MemoryMiddleware(InProcessMemory()),
@@ -219,7 +218,7 @@ async def rows() -> AsyncIterator[list[Row]]:
         ]
         places = (
             ("open_replica", replica.middleware(), DeerFlowContext(replica.config, "thread-1", user_id="new")),
-            ("saved", replica.middleware(), DeerFlowContext(silent, "thread-2", user_id="known")),
+            ("cleared", replica.middleware(), DeerFlowContext(replica.config, "thread-2", user_id="known")),
             ("in process", by_hand, DeerFlowContext(AppConfig(), "thread-1", user_id="new")),
         )
         yield [
@@ -244,7 +243,7 @@ async def main(rounds: int, runs: int) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200, help="runs of each agent in a round, fewer with many calls")
+    parser.add_argument("--runs", type=int, default=120, help="runs of each agent in a round, fewer with many calls")
     parser.add_argument("--smoke", action="store_true", help="only show that it runs; no time is worth a failure")
     arguments = parser.parse_args()
     kept = asyncio.run(main(1, 3) if arguments.smoke else main(ROUNDS, arguments.runs))

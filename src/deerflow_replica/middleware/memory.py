@@ -109,6 +109,8 @@ def memory_text(document: Mapping[str, Any], *, max_tokens: int) -> str:
     What does not fit is left out, a summary down to what does. `<` is escaped: what was remembered cannot end the tag.
     """
     room = max_tokens * _CHARACTERS_PER_TOKEN - len(_OPEN) - len(_CLOSE)
+    if room <= 0:
+        return ""
     summaries = _within(_summaries(document), room, shorten=True)
     text = summaries + _within(_facts(document), room - len(summaries))
     return f"{_OPEN}{text}{_CLOSE}" if text else ""
@@ -128,11 +130,13 @@ def _within(lines: Iterable[str], room: int, *, shorten: bool = False) -> str:
 def _summaries(document: Mapping[str, Any]) -> Iterator[str]:
     for part, names in (("user", USER_SECTIONS), ("history", HISTORY_SECTIONS)):
         sections = document.get(part)
+        if not isinstance(sections, Mapping):
+            continue
         for name in names:
-            section = sections.get(name) if isinstance(sections, Mapping) else None
-            summary = _line(section.get("summary")) if isinstance(section, Mapping) else ""
-            if summary:
-                yield f"{_TITLES[name]}: {summary}\n"
+            section = sections.get(name)
+            summary = section.get("summary") if isinstance(section, Mapping) else None
+            if summary and (line := _line(summary)):
+                yield f"{_TITLES[name]}: {line}\n"
 
 
 def _facts(document: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, NotRequired
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -146,7 +146,7 @@ def unchecked_context(request: ModelRequest[DeerFlowContext] | ToolCallRequest) 
     context = checked_context(request.runtime)
     if not is_enabled(context):
         return None
-    mark = request.state.get(_MARK) if isinstance(request.state, Mapping) else None
+    mark = request.state.get(_MARK) if isinstance(request.state, dict) else None
     return None if type(mark) is Checked and mark.covers(context) else context
 
 
