@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
 from deerflow_replica import DeerFlowContext
 from deerflow_replica.replica import Replica
+
+
+number = 5
+uncompiled = StateGraph(dict[str, Any])
+
+
+class Nap(TypedDict, total=False):
+    seconds: float
+
+
+def make_nap() -> Any:
+    async def nap(state: Nap) -> Nap:
+        await asyncio.sleep(state["seconds"])
+        return {}
+
+    graph = StateGraph(Nap)
+    graph.add_node("nap", nap)
+    graph.add_edge(START, "nap")
+    graph.add_edge("nap", END)
+    return graph.compile()
 
 
 class Echo(TypedDict):

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -62,8 +63,9 @@ def shared_config(tmp_path: Path, postgres_dsn: str, postgres_schema: str, redis
 
 @contextmanager
 def serving(port: int, config: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    arguments = ["--graph", "echo=served:make_echo", "--config", str(config), "--port", str(port)]
-    process = subprocess.Popen(command(*arguments, "--log-level", "warning", *more), cwd=HERE)
+    arguments = ["--graph", "echo=served:make_echo", "--graph", "nap=served:make_nap"]
+    arguments += ["--config", str(config), "--port", str(port), "--log-level", "warning", *more]
+    process = subprocess.Popen(command(*arguments), cwd=HERE, start_new_session=True)
     try:
         eventually_sync(lambda: process.poll() is not None or is_ready(port), timeout=START_SECONDS, what="ready")
         assert process.poll() is None
@@ -118,6 +120,40 @@ def test_a_graph_needs_module_and_attribute(local_config: Path) -> None:
     assert "MODULE:ATTR" in stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "said"), [("served:number", "graph 'agent' is a int"), ("served:uncompiled", "compile()")]
+)
+def test_what_is_no_graph_is_named(local_config: Path, target: str, said: str) -> None:
+    code, stderr = refused("--graph", target, "--config", str(local_config), "--port", "0")
+    assert code == 2
+    assert said in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_a_hook_that_cannot_be_called_is_named(local_config: Path) -> None:
+    options = ("--config", str(local_config), "--port", "0")
+    code, stderr = refused("--graph", "served:make_echo", "--auth", "served:number", *options)
+    assert code == 2
+    assert stderr == "served:number is a int, not an authenticate hook\n"
+
+
+def test_a_log_level_that_does_not_exist_is_refused(local_config: Path) -> None:
+    options = ("--config", str(local_config), "--port", "0")
+    code, stderr = refused("--graph", "served:make_echo", "--log-level", "loud", *options)
+    assert code == 2
+    assert "loud" in stderr
+
+
+def test_what_no_child_can_open_is_named_once_and_ends_the_parent(shared_config: Path) -> None:
+    sections = yaml.safe_load(shared_config.read_text())
+    sections["memory"] = {"storage": "store"}
+    shared_config.write_text(yaml.safe_dump(sections))
+    options = ("--config", str(shared_config), "--port", "0")
+    code, stderr = refused("--graph", "served:make_echo", "--replicas", "2", *options)
+    assert code == 2
+    assert "memory.storage" in stderr
+
+
 def test_two_graphs_of_one_name_are_refused(local_config: Path) -> None:
     code, stderr = refused("--graph", "served:make_echo", "--graph", "served:make_echo", "--config", str(local_config))
     assert code == 2
@@ -156,6 +192,77 @@ def test_a_server_that_is_down_is_named_without_its_password(tmp_path: Path, fre
     assert code == 1
     assert f"{path}:3:14 stream_bridge.redis_url: cannot reach redis://:***@127.0.0.1:{free_port}/0" in stderr
     assert "hush" not in stderr
+
+
+class Sleeper:
+    """A client that streams one run which sleeps."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        self._stream = self._client.stream(
+            "POST",
+            f"/threads/{uuid4()}/runs/stream",
+            json={"assistant_id": "nap", "input": {"seconds": seconds}, "if_not_exists": "create"},
+        )
+        self._lines = self._stream.__enter__().iter_lines()
+        assert next(self._lines) == "event: metadata"
+
+    def events(self) -> list[str]:
+        """The names of the events that follow, up to a clean end."""
+        with closing(self._client):
+            found = [line.removeprefix("event: ") for line in self._lines if line.startswith("event: ")]
+            self._stream.__exit__(None, None, None)
+        return found
+
+
+def timeouts(config: Path, **seconds: float) -> None:
+    sections = yaml.safe_load(config.read_text())
+    sections.setdefault("gateway", {}).update(seconds)
+    config.write_text(yaml.safe_dump(sections))
+
+
+def test_a_run_that_is_shorter_than_the_drain_ends_well(free_port: int, local_config: Path) -> None:
+    with serving(free_port, local_config) as process:
+        sleeper = Sleeper(free_port, 1.0)
+        process.send_signal(signal.SIGTERM)
+        assert sleeper.events()[-1] == "values"
+        assert process.wait(timeout=10) == 0
+
+
+def test_a_run_that_is_longer_than_the_drain_ends_as_an_error(free_port: int, local_config: Path) -> None:
+    timeouts(local_config, drain_timeout_seconds=0.5)
+    with serving(free_port, local_config) as process:
+        sleeper = Sleeper(free_port, 300.0)
+        process.send_signal(signal.SIGTERM)
+        assert sleeper.events()[-1] == "error"
+        assert process.wait(timeout=8) == 0
+
+
+def test_a_second_sigterm_skips_the_wait(free_port: int, local_config: Path) -> None:
+    with serving(free_port, local_config) as process:
+        sleeper = Sleeper(free_port, 300.0)
+        process.send_signal(signal.SIGTERM)
+        eventually_sync(lambda: not is_ready(free_port), what="the drain")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=8) == 0
+        with closing(sleeper._client), suppress(httpx.TransportError):
+            sleeper.events()
+
+
+def test_a_client_that_never_sends_its_body_does_not_keep_the_replica(free_port: int, local_config: Path) -> None:
+    with serving(free_port, local_config) as process, socket.create_connection(("127.0.0.1", free_port)) as client:
+        client.sendall(b"POST /threads HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        assert httpx.get(f"http://127.0.0.1:{free_port}/ok").is_success
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=12) == 0
+
+
+def test_ctrl_c_lets_the_runs_of_every_replica_end(free_port: int, shared_config: Path) -> None:
+    with serving(free_port, shared_config, "--replicas", "2") as parent:
+        sleeper = Sleeper(free_port, 1.5)
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the parent and its children alike
+        assert sleeper.events()[-1] == "values"
+        assert parent.wait(timeout=20) == 0
 
 
 def test_a_dead_replica_is_replaced_and_sigterm_ends_them_all(free_port: int, shared_config: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..config import AppConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, MissingExtraError
 
 
 def fail(message: str, *, code: int = 2) -> NoReturn:
@@ -56,4 +56,23 @@ def load_graphs(targets: list[str]) -> dict[str, Any]:
         if name in graphs:
             fail(f"two graphs are called {name!r}: write NAME=MODULE:ATTR")
         graphs[name] = load_attribute(path)
+    return _checked(graphs)
+
+
+def load_hook(target: str) -> Any:
+    """The `authenticate` hook that `MODULE:ATTR` names."""
+    hook = load_attribute(target)
+    if not callable(hook):
+        fail(f"{target} is a {type(hook).__name__}, not an authenticate hook")
+    return hook
+
+
+def _checked(graphs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        from ..gateway.graphs import ServedGraph
+
+        for name, graph in graphs.items():
+            ServedGraph(name, graph)
+    except (TypeError, MissingExtraError) as error:
+        fail(str(error))
     return graphs

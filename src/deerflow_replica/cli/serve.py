@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,16 @@ import typer
 
 from ..config import AppConfig
 from ..errors import ConfigError, MissingExtraError, ReplicaError
-from .loading import fail, load_attribute, load_config, load_graphs
+from .loading import fail, load_config, load_graphs, load_hook
+
+
+class LogLevel(StrEnum):
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+    DEBUG = "debug"
+    TRACE = "trace"
 
 
 def serve(
@@ -22,7 +32,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 2024,
     replicas: Annotated[int, typer.Option(help="Processes that share the port.", min=1)] = 1,
     auth: Annotated[str | None, typer.Option(help="MODULE:ATTR of the authenticate hook.")] = None,
-    log_level: Annotated[str, typer.Option(help="critical, error, warning, info, debug or trace.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="How much is logged.")] = LogLevel.INFO,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -31,21 +41,23 @@ def serve(
     if replicas > 1:
         _require_shared_parts(loaded)
     graphs = load_graphs(graph)
-    authenticate = load_attribute(auth) if auth else None
+    authenticate = load_hook(auth) if auth else None
     listener = _listener(host, port) if fd is None else socket.socket(fileno=fd)
-    if replicas > 1:
-        from .supervisor import supervise
-
-        supervise(_child_arguments(graph, config, auth, log_level), listener, replicas)
-        return
     try:
+        if replicas > 1:
+            from .supervisor import supervise
+
+            return supervise(_child_arguments(graph, config, auth, log_level), listener, replicas)
         from .server import serve_replica
 
         asyncio.run(
-            serve_replica(loaded, graphs, listener, authenticate=authenticate, log_level=log_level, lifeline=lifeline)
+            serve_replica(
+                loaded, graphs, listener, authenticate=authenticate, log_level=log_level.value, lifeline=lifeline
+            )
         )
     except ReplicaError as error:
         fail(str(error), code=2 if isinstance(error, (ConfigError, MissingExtraError)) else 1)
+    return None
 
 
 def _require_shared_parts(config: AppConfig) -> None:
@@ -69,10 +81,10 @@ def _listener(host: str, port: int) -> socket.socket:
     return socket.socket(fileno=listener.detach())
 
 
-def _child_arguments(graph: list[str], config: Path | None, auth: str | None, log_level: str) -> list[str]:
+def _child_arguments(graph: list[str], config: Path | None, auth: str | None, log_level: LogLevel) -> list[str]:
     arguments = [part for target in graph for part in ("--graph", target)]
     if config is not None:
         arguments += ["--config", str(config)]
     if auth is not None:
         arguments += ["--auth", auth]
-    return [*arguments, "--log-level", log_level]
+    return [*arguments, "--log-level", log_level.value]

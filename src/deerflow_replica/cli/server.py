@@ -18,6 +18,7 @@ from ..replica import open_replica
 with extra("gateway"):
     import uvicorn
 
+LAST_REQUESTS_SECONDS = 5  # after the drain: a client that never ends its request keeps nobody from leaving
 KEEP_ALIVE_SECONDS = 75  # above the idle time of the usual balancers, so that they, not we, close idle connections
 
 
@@ -47,8 +48,7 @@ class ReplicaServer(uvicorn.Server):
         if self._leaving is None:
             self._leaving = asyncio.get_running_loop().create_task(self._drain())
         else:
-            self._leaving.cancel()
-            self.force_exit = True
+            self._gateway.hurry()
 
     async def _drain(self) -> None:
         try:
@@ -59,7 +59,8 @@ class ReplicaServer(uvicorn.Server):
 
     def _parent_is_gone(self) -> None:
         self._forget_lifeline()
-        self._leave()
+        if self._leaving is None:
+            self._leave()
 
     def _forget_lifeline(self) -> None:
         if self._lifeline is not None:
@@ -83,7 +84,12 @@ async def serve_replica(
     async with open_replica(deep_stream(config)) as replica:
         app = create_app(replica, graphs, authenticate=authenticate)
         settings = uvicorn.Config(
-            app, log_level=log_level, lifespan="off", ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS
+            app,
+            log_level=log_level,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=LAST_REQUESTS_SECONDS,
         )
         logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
         await ReplicaServer(settings, app.state.gateway, lifeline).serve(sockets=[listener])

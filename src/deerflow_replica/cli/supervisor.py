@@ -9,14 +9,17 @@ import socket
 import sys
 from contextlib import suppress
 
-from ..errors import ReplicaError
+from ..errors import ConfigError
 
 BACKOFF_SECONDS = (1.0, 30.0)
 STEADY_SECONDS = 60.0
 
 
 def supervise(arguments: list[str], listener: socket.socket, replicas: int) -> None:
-    """Keep `replicas` children serving until SIGTERM or SIGINT, which is passed on; then wait for them."""
+    """Keep `replicas` children serving until SIGTERM or SIGINT, which is passed on; then wait for them.
+
+    Raises `ConfigError` once a child finds that it can never be started.
+    """
     asyncio.run(_Supervisor(arguments, listener).run(replicas))
 
 
@@ -32,7 +35,12 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave)
-        await asyncio.gather(*(self._keep_alive() for _ in range(replicas)))
+        keeping = [asyncio.create_task(self._keep_alive()) for _ in range(replicas)]
+        try:
+            await asyncio.gather(*keeping)
+        finally:
+            self._leave()
+            await asyncio.gather(*keeping, return_exceptions=True)
 
     def _leave(self) -> None:
         """Each signal goes on to the children: the second one skips their wait."""
@@ -61,6 +69,7 @@ class _Supervisor:
             *self._arguments,
             *("--fd", str(fds[0]), "--lifeline", str(fds[1])),
             pass_fds=fds,
+            start_new_session=True,  # Ctrl-C is the parent's to pass on: a second signal would skip the drain
         )
         self._children.add(child)
         if self._leaving.is_set():
@@ -70,4 +79,4 @@ class _Supervisor:
         finally:
             self._children.discard(child)
         if code == 2:
-            raise ReplicaError("a replica could not be started; see above")
+            raise ConfigError("a replica could not be started; see above")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from ..runs.request import RunRequest
 
 
+_LAST_EVENTS_SECONDS = 2.0
+_LOOK_AGAIN_SECONDS = 0.02
+
+
 class Gateway:
     """One app's state: nothing of it is shared with another app of the process."""
 
@@ -33,6 +38,7 @@ class Gateway:
         self.graphs = {name: ServedGraph(name, source) for name, source in graphs.items()}
         self.authenticate = authenticate
         self.draining = False
+        self._hurried = asyncio.Event()
         self.since = datetime.now(UTC)
         self._streams: dict[StreamedResponse, RunRecord] = {}
 
@@ -88,13 +94,20 @@ class Gateway:
 
     async def drain(self) -> None:
         """Begin nothing more, send the readers of runs that execute elsewhere to another replica, and wait for the
-        runs that execute here, at most `gateway.drain_timeout_seconds`. Idempotent.
+        runs that execute here, at most `gateway.drain_timeout_seconds`; end those that are left as `ReplicaShutdown`,
+        and let their readers see it. Idempotent.
         """
         self.draining = True
         for response, run in self._streams.items():
             if run.owner != self.replica_id:
                 response.cut()
         await self._own_runs_over(self.config.gateway.drain_timeout_seconds)
+        await self.replica._manager.end_runs()
+        await self._own_streams_over()
+
+    def hurry(self) -> None:
+        """A drain does not wait for the runs any longer."""
+        self._hurried.set()
 
     def close_streams(self) -> None:
         """Cut what still streams: the replica is about to close."""
@@ -102,11 +115,17 @@ class Gateway:
             response.cut()
 
     async def _own_runs_over(self, timeout_seconds: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self.replica._manager.idle()
-        except TimeoutError:
-            return
+        waits = [asyncio.ensure_future(wait) for wait in (self.replica._manager.idle(), self._hurried.wait())]
+        await asyncio.wait(waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _own_streams_over(self) -> None:
+        """The runs are over: their readers are about to see it, and are given a moment for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_EVENTS_SECONDS):
+                while any(run.owner == self.replica_id for run in self._streams.values()):
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def admitted(request: RunRequest, run_id: str, replica_id: str) -> RunRecord:

@@ -68,10 +68,7 @@ class RunManager:
         self._is_open = False
         await asyncio.gather(*self._starting, return_exceptions=True)
         if not await self._over_within(grace_seconds):
-            for execution in self._executions.values():
-                execution.stop("shutdown")
-            if not await self._over_within(_END_SECONDS):
-                await asyncio.gather(*(execution.abandon() for execution in list(self._executions.values())))
+            await self.end_runs()
         self._place.registry.on_cancel(None)
         for task in self._background:
             task.cancel()
@@ -99,6 +96,13 @@ class RunManager:
     async def idle(self) -> None:
         """Wait until no run is left in this process."""
         await self._idle.wait()
+
+    async def end_runs(self) -> None:
+        """End what runs here as `ReplicaShutdown`; what cannot even be ended in time is left to a sweep."""
+        for execution in self._executions.values():
+            execution.stop("shutdown")
+        if not await self._over_within(_END_SECONDS):
+            await asyncio.gather(*(execution.abandon() for execution in list(self._executions.values())))
 
     async def sweep_now(self) -> None:
         """End what replicas that are gone left behind."""
