@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from .check import check
+from .config import config_commands
 from .demo import demo
 from .serve import serve
 
@@ -18,4 +20,6 @@ def main() -> None:
     )
     app.command()(demo)
     app.command()(serve)
+    app.command()(check)
+    app.add_typer(config_commands())
     app(prog_name="deerflow-replica")

@@ -13,6 +13,7 @@ from .agents import (
     TitleConfig,
 )
 from .app import AppConfig
+from .explaining import Change, Explanation
 from .scope import app_config_scope, get_app_config, init_app_config
 from .section import Section
 from .storage import (
@@ -27,9 +28,11 @@ from .storage import (
 
 __all__ = [
     "AppConfig",
+    "Change",
     "CheckpointerConfig",
     "CircuitBreakerConfig",
     "DatabaseConfig",
+    "Explanation",
     "ExtensionsConfig",
     "GatewayConfig",
     "MemoryConfig",

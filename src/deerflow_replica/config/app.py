@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PlainValidator, PrivateAttr, ValidationError, WithJsonSchema, model_validator
 
 from ..errors import ConfigError, ConfigProblem
 from . import loading
@@ -23,12 +23,14 @@ from .agents import (
 )
 from .connections import DERIVED_TYPE, missing_connections
 from .display import Select, display
+from .explaining import Change, Explanation, changes, explanation
 from .frozen import raw_items, thaw
 from .loading import Loaded
+from .lookup import look_up
 from .names import DEERFLOW_SECTIONS, unknown_names
 from .problems import in_file_order, problems_of, validated
 from .provenance import Provenance
-from .section import Section, missing_values, with_derived
+from .section import Section, about, missing_values, with_derived
 from .storage import (
     CheckpointerConfig,
     DatabaseConfig,
@@ -41,6 +43,15 @@ from .variables import dotted
 
 _LOG_LEVELS = frozenset({"critical", "error", "warning", "warn", "info", "debug", "notset", "fatal", "trace"})
 _REQUIRED: Any = object()
+_ANYTHING = WithJsonSchema({})
+
+
+def _version(given: Any) -> int:
+    """As DeerFlow reads it: whatever is no number is 0."""
+    try:
+        return int(given)
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 class AppConfig(Section, frozen=True):
@@ -49,13 +60,13 @@ class AppConfig(Section, frozen=True):
     The constructor reads no environment and raises Pydantic's `ValidationError`; everything else `ConfigError`.
     """
 
-    config_version: int = 0
-    log_level: str = "info"
+    config_version: Annotated[int, PlainValidator(_version), _ANYTHING, about("DeerFlow's version of the file.")] = 0
+    log_level: Annotated[str, about("Level of the log; an unknown one is a warning.")] = "info"
     database: DatabaseConfig = Field(default_factory=DatabaseConfig)
     checkpointer: CheckpointerConfig | None = None
     stream_bridge: StreamBridgeConfig = Field(default_factory=StreamBridgeConfig)
     memory: MemoryConfig = Field(default_factory=MemoryConfig)
-    models: tuple[ModelConfig, ...] = ()
+    models: Annotated[tuple[ModelConfig, ...], about("The chat models, by name; of equal names the first counts.")] = ()
     title: TitleConfig = Field(default_factory=TitleConfig)
     circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)
     run_ownership: RunOwnershipConfig = Field(default_factory=RunOwnershipConfig)
@@ -112,14 +123,25 @@ class AppConfig(Section, frozen=True):
 
     def get(self, key: str | tuple[Any, ...], default: Any = _REQUIRED) -> Any:
         """The value at `"models.0.name"` or `("models", 0, "name")`. `KeyError` suggests what may have been meant."""
-        from .lookup import look_up
-
         try:
             return look_up(self, key)
         except KeyError:
             if default is _REQUIRED:
                 raise
             return default
+
+    def explain(self, key: str | tuple[Any, ...]) -> Explanation:
+        """Where the value at that key comes from, its default, and when a change of it takes effect; masked.
+
+        `KeyError` suggests what may have been meant. A variable that is not set is shown, not read.
+        """
+        return explanation(self, self._provenance, key)
+
+    def diff(self, other: AppConfig) -> tuple[Change, ...]:
+        """What is another value in `other`: every leaf that was changed, added or removed, masked, in key order."""
+        if not isinstance(other, AppConfig):
+            raise TypeError(f"an AppConfig is needed, not {type(other).__name__}")
+        return changes(self, self._provenance, other, other._provenance)
 
     def get_model_config(self, name: str) -> ModelConfig | None:
         """The first model of that name."""
@@ -128,6 +150,13 @@ class AppConfig(Section, frozen=True):
     def to_mapping(self, *, reveal: bool = False) -> dict[str, Any]:
         """Plain dicts and lists, a detached copy, defaults included. Secrets are masked unless `reveal`."""
         return cast(dict[str, Any], thaw(self) if reveal else self._displayed())
+
+    @classmethod
+    def model_json_schema(cls, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Draft 2020-12 of what a file may hold: null sections, texts that Pydantic reads as numbers, and `$VAR`."""
+        from .schema import file_schema
+
+        return file_schema(super().model_json_schema, *arguments, **options)
 
     @property
     def unknown_sections(self) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ def display(
     """Plain, masked data for every output. `variables` tells by path which texts came from the environment; `path`
     is where `value` is.
     """
-    return _Display(variables or {}, select or (lambda section: section.__config_values__())).show(value, path)
+    shown = _Display(variables or {}, select or (lambda section: section.__config_values__()))
+    return shown.show(value, path, secret=any(is_secret_name(part) for part in path))
 
 
 class _Display:

@@ -53,6 +53,12 @@ def read_files(
     return reading.loaded(root)
 
 
+def has_file(env: Mapping[str, str] | None = None) -> bool:
+    """Whether the environment names a main file, or one is where it is looked for."""
+    env = os.environ if env is None else env
+    return bool(env.get("DEER_FLOW_CONFIG_PATH")) or os.path.lexists(_project_root(env) / "config.yaml")
+
+
 def read_mapping(data: Mapping[str, Any], env: Mapping[str, str]) -> Loaded:
     root = Path(env.get("DEER_FLOW_PROJECT_ROOT") or working_directory()).absolute()
     resolved, variables = _resolved("a configuration is", data, env)
@@ -184,6 +190,8 @@ class _Reading:
         loaded = _by_alias(resolver.resolve(document.data))
         mine = _by_alias(own or {})
         self._data["extensions"] = FrozenDict({**loaded, **mine})
+        if own is None:
+            self._places["extensions",] = document.places[()]
         self._places |= _under_extensions(document.places, mine)
         self._key_places |= _under_extensions(document.key_places, mine)
         self._variables |= _under_extensions(resolver.variables, mine)
@@ -193,28 +201,32 @@ class _Reading:
         self._data, applied, problems = apply_overrides(self._data, self._env, model, DEERFLOW_SECTIONS)
         self._problems += problems
         for variable, path, value in applied:
-            self._forget(path)
-            self._places[path] = Place(variable)
-            self._variables |= dict.fromkeys(_texts(value, path), variable)
+            self._put(path, value, variable)
 
-    def _forget(self, path: KeyPath) -> None:
-        """What was known of a value that another has replaced."""
+    def _put(self, path: KeyPath, value: Any, variable: str) -> None:
+        """Forget what was known of the value there: now it is one from the environment."""
         for table in (self._places, self._key_places, self._variables):
             for known in [known for known in table if known[: len(path)] == path]:
                 del table[known]
+        for below, part in _parts(value, path):
+            self._places[below] = Place(variable)
+            if isinstance(part, str):
+                self._variables[below] = variable
 
     def fill_bridge_url(self) -> None:
         """The URL of a redis bridge from the environment; a section made by it when there is none."""
         section = self._data.get("stream_bridge")
         if section is None and self._env.get(_BRIDGE_URL[0]):
             section = FrozenDict({"type": "redis"})
+            self._put(("stream_bridge",), section, _BRIDGE_URL[0])
+            del self._variables["stream_bridge", "type"]
         if not isinstance(section, FrozenDict):
             return
         given = dict(raw_items(section))
         name = next((name for name in _BRIDGE_URL if self._env.get(name)), None)
         if name is not None and given.get("type") == "redis" and not given.get("redis_url"):
             self._data["stream_bridge"] = FrozenDict({**given, "redis_url": self._env[name]})
-            self._variables["stream_bridge", "redis_url"] = name
+            self._put(("stream_bridge", "redis_url"), self._env[name], name)
 
     def loaded(self, root: Path) -> Loaded:
         home = self._env.get("DEER_FLOW_HOME") or None
@@ -222,13 +234,12 @@ class _Reading:
         return Loaded(self._data, known, tuple(self._problems))
 
 
-def _texts(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """The paths of all texts in the value."""
-    if isinstance(value, str):
-        yield path
-    elif isinstance(value, Mapping | tuple):
+def _parts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    """The value and everything in it, each with its path."""
+    yield path, value
+    if isinstance(value, Mapping | tuple):
         for key, item in raw_items(value) if isinstance(value, Mapping) else enumerate(raw_values(value)):
-            yield from _texts(item, (*path, key))
+            yield from _parts(item, (*path, key))
 
 
 def _by_alias(mapping: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Path = tuple[Any, ...]
-_NAMES: Mapping[Path, Path] = MappingProxyType({("extensions", "mcpServers"): ("extensions", "mcp_servers")})
+_NAME, _ALIAS = ("extensions", "mcp_servers"), ("extensions", "mcpServers")
+_NAMES: Mapping[Path, Path] = MappingProxyType({_ALIAS: _NAME})
 
 
 def by_name(path: Path) -> Path:
@@ -17,7 +18,7 @@ def by_name(path: Path) -> Path:
 
 
 class Place(NamedTuple):
-    """A value's place in a file; lines and columns count from 1. The source of an override is its variable."""
+    """A value's place in a file; lines and columns count from 1. What the environment gave has only its variable."""
 
     source: str
     line: int | None = None
@@ -54,8 +55,10 @@ class Provenance:
         return found[0] if found else None
 
     def own_place(self, path: Path) -> Place | None:
-        """The value's own place."""
+        """The value's own place, whichever of its field's two names the file has."""
         found = self.places.get(path)
+        if found is None and path[:2] == _NAME:
+            found = self.places.get(_ALIAS + path[2:])
         return Place(*found) if found else None
 
     def key_place(self, path: Path) -> Place | None:

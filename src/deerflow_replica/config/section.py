@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, SupportsIndex,
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     PlainValidator,
     SerializationInfo,
     ValidationError,
@@ -45,6 +46,13 @@ Opaque = Annotated[Mapping[str, Any], PlainValidator(_frozen_mapping), _OBJECT]
 """A mapping whose content is not ours to check; null is an empty one."""
 OptionalOpaque = Annotated[Mapping[str, Any] | None, PlainValidator(_frozen_mapping_or_none), _OBJECT]
 """The same, but null stays null."""
+
+
+def about(text: str) -> Any:
+    """The description of a field, for `Annotated`."""
+    return Field(description=text)
+
+
 _VALUES = BaseModel.__dict__["__dict__"]
 
 

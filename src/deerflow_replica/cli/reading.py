@@ -1,0 +1,38 @@
+"""The configuration that a command was given, and what a command prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import AppConfig
+from ..config.loading import has_file
+from ..errors import ConfigError
+
+ConfigPath = Annotated[
+    Path | None, typer.Option("--config", metavar="PATH", help="config.yaml; else the file that DeerFlow would find.")
+]
+ExtensionsPath = Annotated[
+    Path | None, typer.Option("--extensions", metavar="PATH", help="extensions_config.json; else the one found.")
+]
+
+
+def read_config(path: Path | None, extensions: Path | None) -> AppConfig:
+    """The defaults, with a note on stderr, where no file is named and none is found. Problems end the command."""
+    try:
+        if path is None and not has_file():
+            typer.echo("no configuration file: these are the defaults", err=True)
+            return AppConfig()
+        return AppConfig.from_file(path, extensions_path=extensions)
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+    raise typer.Exit(1)
+
+
+def say(text: str) -> None:
+    """Print on stdout, whatever letters it has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
