@@ -93,6 +93,25 @@ async def test_a_statement_timeout_is_an_error(postgres_dsn: str) -> None:
     await database.close()
 
 
+async def test_what_collides_runs_again(postgres_dsn: str, postgres_schema: str) -> None:
+    database = PostgresDatabase(_with(postgres_dsn, "options=-c%20default_transaction_isolation%3Dserializable"))
+    await database.open()
+    table = f'"{postgres_schema}".numbers'
+    await database.set_up("numbers", [f"CREATE TABLE {table} (n int)", f"INSERT INTO {table} VALUES (0)"])
+
+    async def add(connection: Connection) -> None:
+        async with connection.transaction():
+            cursor = await connection.execute(f"SELECT n FROM {table}".encode())
+            row = await cursor.fetchone()
+            assert row is not None
+            await connection.execute(f"UPDATE {table} SET n = %s".encode(), [row[0] + 1])
+
+    await asyncio.gather(*(database.execute(add) for _ in range(10)))
+    cursor = await database.execute(lambda connection: connection.execute(f"SELECT n FROM {table}".encode()))
+    assert await cursor.fetchone() == (10,)
+    await database.close()
+
+
 async def test_an_opening_that_is_cancelled_leaves_nothing(postgres_dsn: str) -> None:
     name = "opening_cancelled"
     database = PostgresDatabase(_with(postgres_dsn, f"application_name={name}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -136,6 +137,20 @@ def test_a_corrupt_earlier_revision_only_costs_its_deletions(storage: FileMemory
     (storage.base_dir / ".memory.history" / "1.json").write_text("{")
     assert storage.save({**mine, "facts": []})
     assert [fact["id"] for fact in storage.load()["facts"]] == ["1", "2"]
+
+
+@pytest.mark.parametrize("depth", [300, 500, 900, 5000])
+def test_a_file_nested_too_deeply_is_never_a_raw_error(storage: FileMemoryStorage, depth: int) -> None:
+    storage.base_dir.mkdir(parents=True, exist_ok=True)
+    text = '{"facts": [], "deep": ' + '{"k": ' * depth + "1" + "}" * depth + "}"
+    (storage.base_dir / "memory.json").write_text(text)
+    try:
+        loaded: object = storage.load()["revision"]
+    except MemoryCorruptError:
+        loaded = None
+    assert loaded in (0, None)
+    saved = storage.save({"facts": [], "revision": 7})
+    assert saved or (storage.base_dir / "memory.json").read_text() == text
 
 
 def test_a_file_where_the_directory_should_be(storage: FileMemoryStorage, caplog: pytest.LogCaptureFixture) -> None:
@@ -319,7 +334,16 @@ def test_after_a_slow_look_others_do_the_looking_for_a_while(storage: FileMemory
     assert [storage.peek(user_id="ann") for _ in range(4)] == [None, None, {}, {}]
 
 
-@pytest.mark.parametrize("settings", [{"history": -1}, {"max_facts": -1}, {"lock_timeout_seconds": -1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"history": -1},
+        {"max_facts": -1},
+        {"lock_timeout_seconds": -1},
+        {"lock_timeout_seconds": math.inf},
+        {"lock_timeout_seconds": math.nan},
+    ],
+)
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="negative"):
         FileMemoryStorage(tmp_path, **settings)

@@ -15,6 +15,9 @@ from deerflow_replica.memory.merge import fold
 Fact = dict[str, Any]
 Document = dict[str, Any]
 
+HUGE = 10**400
+"""An integer that is no float."""
+
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00+00:00"
 
 
@@ -215,3 +218,10 @@ def _section(summary: str, updated: str = OLD) -> dict[str, str]:
 
 def _unordered(document: Document) -> Document:
     return {**document, "facts": sorted(document["facts"], key=repr)}
+
+
+def test_a_confidence_that_is_no_float_ranks_all_the_same() -> None:
+    weak, strong = {"id": "w", "content": "x", "confidence": -HUGE}, {"id": "s", "content": "X", "confidence": HUGE}
+    assert merge_memory(None, {"facts": [weak]}, {"facts": [strong]})["facts"] == [{**weak, "confidence": HUGE}]
+    other = {"id": "o", "content": "other", "confidence": 0.9}
+    assert merge_memory(None, {"facts": [strong]}, {"facts": [other]}, max_facts=1)["facts"] == [strong]

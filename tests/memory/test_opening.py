@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -25,6 +26,24 @@ class OwnStorage:
 
     def save(self, memory_data: dict[str, Any], agent_name: str | None = None, *, user_id: str | None = None) -> bool:
         return True
+
+
+class ClosingStorage(OwnStorage):
+    """Says on which thread it was closed."""
+
+    closed_on: ClassVar[list[str]] = []
+
+    def close(self) -> None:
+        self.closed_on.append(threading.current_thread().name)
+
+
+async def test_a_storage_that_holds_something_is_closed_off_the_loop() -> None:
+    ClosingStorage.closed_on.clear()
+    config = AppConfig.from_mapping({"memory": {"storage_class": f"{__name__}:ClosingStorage"}})
+    async with open_memory_storage(config):
+        assert ClosingStorage.closed_on == []
+    assert len(ClosingStorage.closed_on) == 1
+    assert ClosingStorage.closed_on != [threading.current_thread().name]
 
 
 class NoStorage:

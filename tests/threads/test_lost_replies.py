@@ -94,3 +94,16 @@ async def test_each_call_is_one_success(postgres_dsn: str, postgres_schema: str,
         assert await threads.delete("t", user_id="bob")
         assert await threads.owner_of("t") is None
     assert proxy.cuts >= 1
+
+
+@pytest.mark.parametrize("replies", range(6))
+async def test_a_delete_without_tombstone_is_one_success(postgres_dsn: str, postgres_schema: str, replies: int) -> None:
+    async with (
+        proxied(postgres_dsn) as (proxy, dsn),
+        PostgresThreadMap(dsn, schema=postgres_schema, tombstone_seconds=0) as threads,
+    ):
+        await threads.claim("t", "ann")
+        proxy.replies_left = replies
+        assert await threads.delete("t", user_id="ann")
+        assert (await threads.claim("t", "bob")).created
+    assert proxy.cuts >= 1

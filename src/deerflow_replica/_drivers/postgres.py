@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_COLLIDED = {"40001", "40P01"}  # serialization_failure, deadlock_detected: rolled back, and worth another try
 _RESTARTING = {"57P01", "57P02", "57P03"}  # admin_shutdown, crash_shutdown, cannot_connect_now
 
 
@@ -71,7 +72,8 @@ class PostgresDatabase(SharedDatabase):
         """Run `work` on a pooled connection.
 
         With `retry` (for work that may run twice), a connection found dead is replaced and the work runs once more,
-        so a restart of the server between two calls is not seen.
+        so a restart of the server between two calls is not seen; and what collides with others' work, as everything
+        may where transactions are serializable by default, runs until it does not.
         """
         return await self.runner.acall(self._execute(work, retry=retry))
 
@@ -130,13 +132,15 @@ class PostgresDatabase(SharedDatabase):
             raise StoreUnavailableError("PostgreSQL is not open here: it was closed, or never opened")
         with postgres_errors():
             async with asyncio.timeout(self._timeout_seconds):
-                try:
+                if not retry:
                     return await _on_connection(self._pool, work)
-                except psycopg.OperationalError as error:
-                    if not (retry and _is_lost(error)):
-                        raise
-                    await self._pool.check()
-                    return await _on_connection(self._pool, work)
+                while True:
+                    try:
+                        return await _revived(self._pool, work)
+                    except psycopg.OperationalError as error:
+                        if error.sqlstate not in _COLLIDED:
+                            raise
+                    await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311  # jitter, not a secret
 
 
 @asynccontextmanager
@@ -157,6 +161,16 @@ async def exclusive(connection: Connection, name: str) -> AsyncIterator[None]:
                 yield
                 return
         await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311  # jitter, not a secret
+
+
+async def _revived(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+    try:
+        return await _on_connection(pool, work)
+    except psycopg.OperationalError as error:
+        if not _is_lost(error):
+            raise
+        await pool.check()
+        return await _on_connection(pool, work)
 
 
 async def _on_connection(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:

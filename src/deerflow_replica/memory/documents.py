@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -215,7 +215,7 @@ class DocumentStorage(MemoryStorage):
     def _update(self, scope: Scope, change: Callable[[Document], Document]) -> Document:
         """Store what `change` makes of the current document, computed anew whenever another one came between."""
         for _ in range(_MOST_TRIES):
-            with self._exclusive(scope):
+            with self._exclusive(scope), _depth_errors(scope):
                 current = self._current(scope)
                 changed = change(current)
                 if changed is current:
@@ -233,6 +233,15 @@ class DocumentStorage(MemoryStorage):
             return document
         base = self._read_revision(scope, revision) if revision < current["revision"] else None
         return merge_memory(base, current, document, max_facts=self._max_facts)
+
+
+@contextmanager
+def _depth_errors(scope: Scope) -> Iterator[None]:
+    """What is stored can be read at depths at which it can be neither merged nor written."""
+    try:
+        yield
+    except RecursionError as error:
+        raise MemoryCorruptError(f"memory of {scope} is nested too deeply to be changed") from error
 
 
 def _check_expected(revision: int | None) -> None:

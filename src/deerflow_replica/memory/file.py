@@ -54,8 +54,8 @@ class FileMemoryStorage(DocumentStorage):
         max_facts: int | None = None,
     ) -> None:
         super().__init__(history=history, max_facts=max_facts)
-        if lock_timeout_seconds < 0:
-            raise ValueError("lock_timeout_seconds must not be negative")
+        if not 0 <= lock_timeout_seconds <= threading.TIMEOUT_MAX:
+            raise ValueError(f"lock_timeout_seconds must not be negative, nor above {threading.TIMEOUT_MAX:.0f}")
         self.base_dir = Path(base_dir).absolute()
         self._root = str(self.base_dir)
         self._lock_timeout_seconds = lock_timeout_seconds
@@ -116,13 +116,14 @@ class FileMemoryStorage(DocumentStorage):
     @contextmanager
     def _exclusive(self, scope: Scope) -> Iterator[None]:
         path = self._path(scope)
+        deadline = time.monotonic() + self._lock_timeout_seconds
         thread_lock = self._thread_locks[hash(scope) % _LOCKS]
         if not thread_lock.acquire(timeout=self._lock_timeout_seconds):
             raise StoreUnavailableError(f"{path} is held by another thread")
         try:
             with file_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with lock_file(path.with_name(_LOCK), timeout_seconds=self._lock_timeout_seconds):
+                with lock_file(path.with_name(_LOCK), timeout_seconds=deadline - time.monotonic()):
                     yield
         finally:
             thread_lock.release()

@@ -133,7 +133,12 @@ def _strongest(facts: list[Fact], count: int) -> list[Fact]:
 def confidence_of(fact: Mapping[str, Any]) -> float:
     """The fact's confidence as a number; below every real one if it has none."""
     value = fact.get("confidence")
-    return float(value) if isinstance(value, int | float) else float("-inf")
+    if not isinstance(value, int | float):
+        return float("-inf")
+    try:
+        return float(value)
+    except OverflowError:  # an int of hundreds of digits
+        return float("inf" if value > 0 else "-inf")
 
 
 def _changed_at(value: object) -> float:

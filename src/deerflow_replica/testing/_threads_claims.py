@@ -222,7 +222,8 @@ class ClaimContract(ThreadMapFixtures):
     async def test_no_tombstone(self, build: Build) -> None:
         async with build(tombstone_seconds=0) as threads:
             await threads.claim("t", "ann")
-            await threads.delete("t", user_id="ann")
+            assert await threads.delete("t", user_id="ann")
+            assert not await threads.delete("t", user_id="ann")
             assert await threads.check_access("t", None, require_existing=False)
             assert (await threads.claim("t", "bob")).created
 

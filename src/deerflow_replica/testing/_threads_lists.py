@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ..threads.base import ThreadMap
+from ..threads.paging import Filters, binding, write_cursor
 from ._threads_common import HOSTILE_IDS, ThreadMapFixtures, walked
 
 _ORDERS: tuple[dict[str, Any], ...] = tuple(
@@ -97,6 +98,20 @@ class ListContract(ThreadMapFixtures):
             with pytest.raises(ValueError, match="cursor"):
                 await threads.list("ann", cursor=bad)
 
+    @pytest.mark.parametrize(
+        "place", [(2**70, "x"), (-(2**70), "x"), ("s", "x"), ([], "x"), (1,), (1, None), (1, "\x00"), (1.5, "a"), None]
+    )
+    async def test_a_forged_cursor(self, threads: ThreadMap, place: Any) -> None:
+        await threads.claim_many(["a", "b"], "ann")
+        bound_to = binding("default", "ann", "updated_at", "desc", Filters(None, "{}", None))
+        with pytest.raises(ValueError, match=r"cursor|thread_id"):
+            await threads.list("ann", cursor=write_cursor(place, bound_to))
+
+    async def test_numbers_are_equal_by_their_digits(self, threads: ThreadMap) -> None:
+        await threads.claim("t", "ann", metadata={"k": [1e23, -0.0, 2**53 + 1]})
+        assert await threads.count("ann", metadata={"k": [10**23, 0, 2**53 + 1]}) == 1
+        assert await threads.count("ann", metadata={"k": [10**23, 0, 2.0**53]}) == 0
+
     async def test_filters(self, threads: ThreadMap) -> None:
         await threads.claim("one", "ann", status="busy", metadata={"k": 1, "n": None})
         await threads.claim("true", "ann", metadata={"k": True})
@@ -168,8 +183,8 @@ class ListContract(ThreadMapFixtures):
                     await other.delete(thread_id, user_id="ann")
 
         by_creation, by_update, _ = await asyncio.gather(
-            walked(threads, "ann", limit=7, sort_by="created_at", sort_order="asc"),
-            walked(threads, "ann", limit=7),
+            walked(threads, "ann", beside_writers=True, limit=7, sort_by="created_at", sort_order="asc"),
+            walked(threads, "ann", beside_writers=True, limit=7),
             write(),
         )
         lasting = [thread_id for number, thread_id in enumerate(moves) if number % 3]

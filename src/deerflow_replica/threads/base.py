@@ -249,7 +249,11 @@ class ThreadMap(ABC):
     async def delete(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> bool:
         """Remove the entry and its metadata; True once. A tombstone keeps the id from everyone but its former owner."""
         key, user = validation.thread_key(thread_id), inputs.user_or_any(user_id)
-        return await self._apply(key, rules.delete(user, self._tombstone, inputs.change_name()))
+        change = inputs.change_name()
+        deleted = await self._apply(key, rules.delete(user, change))
+        if deleted and not self._tombstone:
+            await self._remove(key, change)  # only now: by the tombstone a repeated attempt knows its first one
+        return deleted
 
     async def check_access(self, thread_id: str | UUID, user_id: str | None, *, require_existing: bool = True) -> bool:
         """May this user use this thread? With `require_existing=False` also one that nobody has or had.
@@ -291,6 +295,10 @@ class ThreadMap(ABC):
     @abstractmethod
     async def _change(self, key: str, rule: Rule[T]) -> T:
         """Read one row, ask the rule, store its outcome: in one atomic step. What the rule raises is raised."""
+
+    @abstractmethod
+    async def _remove(self, key: str, change: str) -> None:
+        """Remove the tombstone that the write `change` made, if it is still there."""
 
     @abstractmethod
     async def _page(self, query: Query) -> builtins.list[Row]:

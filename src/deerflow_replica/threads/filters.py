@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 
 def metadata_matches(stored: str, wanted: str) -> bool:
     """JSON equality on each top-level key that is wanted; null equals only a null that is there."""
-    metadata = json.loads(stored)
-    return all(key in metadata and _same(metadata[key], value) for key, value in json.loads(wanted).items())
+    metadata = _decoded(stored)
+    return all(key in metadata and _same(metadata[key], value) for key, value in _decoded(wanted).items())
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    """Numbers are what is written, as in databases: a float would make 1e23 another number than its digits."""
+    return dict(json.loads(text, parse_float=Decimal))
 
 
 def _same(one: Any, other: Any) -> bool:

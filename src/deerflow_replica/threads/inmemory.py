@@ -74,11 +74,16 @@ class InMemoryThreadMap(ThreadMap):
         with self._lock:
             mine = self._own()
             outcome = rule(self._clock(), mine.rows.get(key))
-            if outcome.removed:
-                mine.remove(key)
-            elif outcome.row is not None:
+            if outcome.row is not None:
                 mine.store(outcome.row)
             return outcome.answer
+
+    async def _remove(self, key: str, change: str) -> None:
+        with self._lock:
+            mine = self._own()
+            row = mine.rows.get(key)
+            if row is not None and row.change == change:
+                mine.remove(key)
 
     async def _page(self, query: Query) -> list[Row]:
         with self._lock:

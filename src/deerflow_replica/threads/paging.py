@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from .rules import Row
-from .validation import json_text
+from .validation import json_text, thread_key
 from .values import SortBy, SortOrder
 
 _LOWEST = (-(2**63), "")
@@ -63,8 +63,16 @@ def read_cursor(cursor: object, bound_to: str) -> tuple[int, str]:
     body, _, seal = cursor.partition(".") if isinstance(cursor, str) else ("", "", "")
     if not body.isascii() or seal != _seal(body, bound_to):
         raise ValueError("this cursor is damaged, or belongs to another user, order or filter")
-    sort_value, thread_id = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    return sort_value, thread_id
+    return _place(json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4))))
+
+
+def _place(value: object) -> tuple[int, str]:
+    """Anyone can make a seal, so what is sealed is checked like any other input."""
+    match value:
+        case [int() as sort_value, str() as thread_id] if _LOWEST[0] <= sort_value <= _HIGHEST[0]:
+            return int(sort_value), thread_key(thread_id)
+        case _:
+            raise ValueError("this cursor is not one of a list")
 
 
 def _seal(body: str, bound_to: str) -> str:

@@ -82,6 +82,10 @@ class PostgresThreadMap(ThreadMap):
 
         return await self._database.execute(work)
 
+    async def _remove(self, key: str, change: str) -> None:
+        parameters = {"tenant": self._tenant, "thread_id": key, "change": change}
+        await self._database.execute(lambda connection: connection.execute(self._sql("remove"), parameters))
+
     async def _page(self, query: Query) -> list[Row]:
         ids = None if query.filters.ids is None else sorted(query.filters.ids)
         parameters = page_parameters(self._tenant, query) | {"ids": ids}
@@ -115,12 +119,10 @@ class PostgresThreadMap(ThreadMap):
 
     async def _store(self, connection: Connection, key: str, row: Row | None, outcome: Outcome[T]) -> bool:
         """False when another replica inserted the row after it was found missing."""
-        if outcome.removed:
-            await connection.execute(self._sql("remove"), {"tenant": self._tenant, "thread_id": key})
-        elif outcome.row is not None and row is None:
+        if outcome.row is not None and row is None:
             parameters = row_parameters(self._tenant, outcome.row) | {"keys": [key]}
             return (await connection.execute(self._sql("insert"), parameters)).rowcount == 1
-        elif outcome.row is not None:
+        if outcome.row is not None:
             await connection.execute(self._sql("replace"), row_parameters(self._tenant, outcome.row))
         return True
 

@@ -65,7 +65,7 @@ SET user_id = %(user_id)s, assistant_id = %(assistant_id)s, display_name = %(dis
 WHERE tenant = %(tenant)s AND thread_id = %(thread_id)s
 
 -- name: remove
-DELETE FROM {table} WHERE tenant = %(tenant)s AND thread_id = %(thread_id)s
+DELETE FROM {table} WHERE tenant = %(tenant)s AND thread_id = %(thread_id)s AND change = %(change)s
 
 -- name: page
 SELECT thread_id, user_id, assistant_id, display_name, status, metadata,

@@ -40,11 +40,10 @@ class Row(NamedTuple):
 
 
 class Outcome(NamedTuple, Generic[T]):
-    """What a rule decided: the caller's answer and the row to store instead; `removed`: no row at all."""
+    """What a rule decided: the caller's answer, and the row to store instead, if any."""
 
     answer: T
     row: Row | None = None
-    removed: bool = False
 
 
 Rule: TypeAlias = Callable[[int, Row | None], Outcome[T]]
@@ -183,14 +182,12 @@ def transfer(from_user_id: str, to_user_id: str, if_version: int | None, change:
     return rule
 
 
-def delete(user_id: str | AnyUser, tombstone: int, change: str) -> Rule[bool]:
+def delete(user_id: str | AnyUser, change: str) -> Rule[bool]:
     def rule(now: int, row: Row | None) -> Outcome[bool]:
         if row is not None and row.change == change:
             return Outcome(True)
         row = visible(row, now, user_id)
-        if row is None:
-            return Outcome(False)
-        return Outcome(True, removed=True) if tombstone == 0 else Outcome(True, buried(row, now, change))
+        return Outcome(False) if row is None else Outcome(True, buried(row, now, change))
 
     return rule
 

@@ -71,15 +71,17 @@ class SqliteThreadMap(ThreadMap):
     async def _change(self, key: str, rule: Rule[T]) -> T:
         def work(connection: sqlite3.Connection) -> T:
             outcome = rule(self._clock(), row := self._rows(connection, [key]).get(key))
-            if outcome.removed:
-                connection.execute(self._sql("remove"), {"tenant": self._tenant, "thread_id": key})
-            elif outcome.row is not None and row is None:
+            if outcome.row is not None and row is None:
                 self._inserted(connection, [key], outcome.row)
             elif outcome.row is not None:
                 connection.execute(self._sql("replace"), row_parameters(self._tenant, outcome.row))
             return outcome.answer
 
         return await self._database.write(work)
+
+    async def _remove(self, key: str, change: str) -> None:
+        parameters = {"tenant": self._tenant, "thread_id": key, "change": change}
+        await self._database.write(lambda connection: connection.execute(self._sql("remove"), parameters))
 
     async def _page(self, query: Query) -> list[Row]:
         ids = None if query.filters.ids is None else json.dumps(sorted(query.filters.ids))

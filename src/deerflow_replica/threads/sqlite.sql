@@ -53,7 +53,7 @@ SET user_id = :user_id, assistant_id = :assistant_id, display_name = :display_na
 WHERE tenant = :tenant AND thread_id = :thread_id
 
 -- name: remove
-DELETE FROM {table} WHERE tenant = :tenant AND thread_id = :thread_id
+DELETE FROM {table} WHERE tenant = :tenant AND thread_id = :thread_id AND change = :change
 
 -- name: page
 SELECT thread_id, user_id, assistant_id, display_name, status, metadata,
