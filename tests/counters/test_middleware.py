@@ -312,9 +312,32 @@ class Named:
         self.__dict__.update(names)
 
 
+class Around:
+    """Answers for another object, as a model that is configured at run time does."""
+
+    def __init__(self, inner: object) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Nameless(Scripted):
+    name: str | None = None
+
+
+class NamedByProperty(Nameless):
+    @property
+    def model_name(self) -> str:
+        return "computed"
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [
+        (Nameless(), "Nameless"),
+        (NamedByProperty(), "computed"),
+        (Around(Named(model="inside")), "inside"),
         (Named(name="a", model_name="b", model="c"), "a"),
         (Named(name=None, model_name=" b ", model="c"), "b"),
         (Named(name="", model_name=7, model="c"), "c"),
