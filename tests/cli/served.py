@@ -10,19 +10,20 @@ from langgraph.graph import END, START, StateGraph
 from deerflow_replica import DeerFlowContext
 from deerflow_replica.replica import Replica
 
-
 number = 5
-uncompiled = StateGraph(dict[str, Any])
 
 
-class Nap(TypedDict, total=False):
+class Nap(TypedDict):
     seconds: float
+
+
+uncompiled = StateGraph(Nap)
 
 
 def make_nap() -> Any:
     async def nap(state: Nap) -> Nap:
         await asyncio.sleep(state["seconds"])
-        return {}
+        return state
 
     graph = StateGraph(Nap)
     graph.add_node("nap", nap)

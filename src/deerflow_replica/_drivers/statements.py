@@ -14,9 +14,9 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 def quoted(*parts: str | None) -> str:
     """`schema, table` as `"schema"."table"`; a part that is None is left out.
 
-    Raises `ConfigError` for a part that is not a plain identifier of at most 63 characters.
+    Raises `ConfigError` for a part, the empty one too, that is not a plain identifier of at most 63 characters.
     """
-    named = [part for part in parts if part]
+    named = [part for part in parts if part is not None]
     for part in named:
         if not _IDENTIFIER.fullmatch(part):
             raise ConfigError(f"{part!r} is not a plain SQL identifier: letters, digits and _, at most 63")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 from .base import MemoryStorage
+from .documents import DocumentStorage
 
 if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
@@ -29,8 +30,9 @@ async def open_memory_storage(config: AppConfig, *, store: BaseStore | None = No
     try:
         yield storage
     finally:
-        close = getattr(storage, "close", None)
-        if callable(close):
+        if isinstance(storage, DocumentStorage):
+            storage.close()  # ours never wait there: no thread for them
+        elif callable(close := getattr(storage, "close", None)):
             await asyncio.to_thread(close)
 
 
