@@ -188,6 +188,7 @@ async def test_nothing_that_may_wait_is_called_on_the_loops_thread(storage: File
     await run(built, False, context())
     other = FileMemoryStorage(storage.base_dir)
     assert other.save({**DOCUMENT, "facts": []}, "coder", user_id="ann")
+    storage._detours = 0
     called = await calls_on_this_thread(run(built, False, context()))
     called |= await calls_on_this_thread(run(built, False, context(user_id="nobody")))
     assert "lstat" in called
