@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections, refuses them, and swallows replies."""
+"""A TCP proxy that cuts connections, refuses them, swallows replies and holds everything back."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class CuttingProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_refusing = False
         self.swallows_replies = False
+        self.flows = asyncio.Event()
+        self.flows.set()
         self.swallowed = 0
         self.accepted = 0
 
@@ -40,6 +42,7 @@ class CuttingProxy:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
+        self.flows.set()
         self.cut()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -73,6 +76,7 @@ class CuttingProxy:
                 if is_reply and self.swallows_replies:
                     self.swallowed += 1
                     break
+                await self.flows.wait()
                 writer.write(data)
                 await writer.drain()
         for end in list(self._writers):

@@ -148,6 +148,7 @@ class Lane:
         self._server = server
         self._sources = {script.sha: script.source for script in scripts}
         self._turn = asyncio.Lock()
+        self._is_closed = False
         self._shielded: set[asyncio.Task[list[Any]]] = set()
 
     async def call(self, *commands: Command) -> list[Any]:
@@ -157,6 +158,8 @@ class Lane:
         been received at all. A cancelled call closes the connection, which reads half of its replies otherwise.
         """
         async with self._turn:
+            if self._is_closed:
+                raise StreamUnavailableError(f"the connection to {self._server.name} is closed")
             try:
                 return await self._call(commands)
             except BaseException:
@@ -165,17 +168,35 @@ class Lane:
 
     async def shielded(self, *commands: Command) -> list[Any]:
         """`call` for a caller that may be cancelled, which would cost the connection."""
-        task = asyncio.ensure_future(self.call(*commands))
+        task = asyncio.ensure_future(self._call_until_closed(commands))
         self._shielded.add(task)
         task.add_done_callback(self._shielded.discard)
         return await asyncio.shield(task)
 
+    @property
+    def is_open(self) -> bool:
+        return self._connection.is_open
+
+    async def disconnect(self) -> None:
+        """The next call connects anew."""
+        await self._connection.close()
+
     async def close(self) -> None:
+        """Calls that wait, and all later ones, raise `StreamUnavailableError`."""
+        self._is_closed = True
         for task in self._shielded:
             task.cancel()
         if self._shielded:
             await asyncio.wait(self._shielded)
         await self._connection.close()
+
+    async def _call_until_closed(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            return await self.call(*commands)
+        except asyncio.CancelledError:
+            if not self._is_closed:
+                raise
+            raise StreamUnavailableError(f"the connection to {self._server.name} is closed") from None
 
     async def _call(self, commands: Sequence[Command]) -> list[Any]:
         replies = await self._exchange(commands)

@@ -2,9 +2,10 @@
 --
 -- KEYS: per run its stream and its meta hash; then, if an entry is of kind `orphan`, the owner's lease.
 -- ARGV: writer, owns (1: the writer becomes the owner), maxlen, max bytes, ttl ms, grace ms, push limit, runs;
---   per run: number of entries; per entry: number, kind (event|end|orphan), event name, data (or reason).
---   An orphan END has the owner that must be gone in place of the event name.
--- Reply, per run: status (0 stored, 1 ended before, 2 error), last number stored, text.
+--   per run: number of entries, the epoch and the last number that this writer knows to be stored ('' and 0: none);
+--   per entry: number, kind (event|end|orphan), event name, data (or reason).
+--   An orphan END has the owner that must be gone in place of the event name; its bounds are left as they are.
+-- Reply, per run: status (0 stored, 1 ended before, 2 error), last number stored, text, epoch.
 local writer, owns = ARGV[1], ARGV[2] == '1'
 local maxlen, maxbytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local ttl, grace, pushlimit = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -17,20 +18,25 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
-local function load(stream, meta)
+local function load(stream, meta, known_epoch, known_last)
   local length = redis.pcall('XLEN', stream)
   if type(length) == 'table' then return nil, length.err end
   local found = redis.pcall('HMGET', meta, unpack(FIELDS))
   if found.err then return nil, found.err end
   if length > 0 and found[1] then
-    local last = redis.call('HGET', meta, 'n:' .. writer)
-    return {
-      epoch = found[1], tail = tonumber(found[2]), floor = tonumber(found[3]), low = tonumber(found[4]),
-      bytes = tonumber(found[5]), ended = found[6], mark = tonumber(found[7]), mark_at = tonumber(found[8]),
-      expires_at = tonumber(found[9]), cleaned = found[10], owner = found[11], last = tonumber(last or 0)
-    }
+    local last = tonumber(redis.call('HGET', meta, 'n:' .. writer) or 0)
+    -- A server that came back without its last writes: these ids were read already, and must not be given twice.
+    local is_forgetful = found[1] == known_epoch and last < known_last and not found[6]
+    if not is_forgetful then
+      return {
+        epoch = found[1], tail = tonumber(found[2]), floor = tonumber(found[3]), low = tonumber(found[4]),
+        bytes = tonumber(found[5]), ended = found[6], mark = tonumber(found[7]), mark_at = tonumber(found[8]),
+        expires_at = tonumber(found[9]), cleaned = found[10], owner = found[11], last = last
+      }
+    end
+    redis.call('DEL', stream)
   end
-  -- Nothing there, or only what an eviction left behind: a new stream.
+  -- Nothing there, or only what an eviction or a lost write left behind: a new stream.
   redis.call('DEL', meta)
   return {
     epoch = whole(tonumber(clock[1]) * 1000000 + tonumber(clock[2])), tail = -1, floor = 0, low = 0, bytes = 0,
@@ -70,7 +76,7 @@ local function trim(stream, state)
   end
 end
 
-local function save(stream, meta, state)
+local function save(stream, meta, state, is_orphan)
   local values = {
     'epoch', state.epoch, 'tail', whole(state.tail), 'floor', whole(state.floor), 'low', whole(state.low),
     'bytes', whole(state.bytes), 'mark', whole(state.mark), 'mark_at', whole(state.mark_at)
@@ -89,7 +95,7 @@ local function save(stream, meta, state)
     values[#values + 1] = 'owner'
     values[#values + 1] = writer
   end
-  local due = ttl > 0 and not state.cleaned and state.expires_at - now < ttl * 0.9
+  local due = ttl > 0 and not is_orphan and not state.cleaned and state.expires_at - now < ttl * 0.9
   if due then
     values[#values + 1] = 'expires_at'
     values[#values + 1] = whole(now + ttl)
@@ -118,9 +124,10 @@ local function is_refused(state, kind, event)
   return kind == 'orphan' and (state.owner ~= event or redis.call('EXISTS', KEYS[#KEYS]) == 1)
 end
 
-local function append(stream, meta, at, count)
-  local state, problem = load(stream, meta)
-  if not state then return {2, 0, problem} end
+local function append(stream, meta, at, count, known_epoch, known_last)
+  local state, problem = load(stream, meta, known_epoch, known_last)
+  if not state then return {2, 0, problem, ''} end
+  local is_orphan = ARGV[at + 1] == 'orphan'
   local first, size, status = state.tail + 1, 0, 0
   local lengths, bodies = {}, {}
   for index = at, at + 4 * (count - 1), 4 do
@@ -157,18 +164,19 @@ local function append(stream, meta, at, count)
     end
   end
   if state.tail >= first then
-    trim(stream, state)
-    save(stream, meta, state)
+    if not is_orphan then trim(stream, state) end
+    save(stream, meta, state, is_orphan)
     push(stream, state, first, lengths, bodies, size)
   end
-  return {status, state.last, problem or ''}
+  return {status, state.last, problem or '', state.epoch}
 end
 
 local replies = {}
 local at = 9
 for run = 1, runs do
   local count = tonumber(ARGV[at])
-  replies[run] = append(KEYS[2 * run - 1], KEYS[2 * run], at + 1, count)
-  at = at + 1 + 4 * count
+  local known_epoch, known_last = ARGV[at + 1], tonumber(ARGV[at + 2])
+  replies[run] = append(KEYS[2 * run - 1], KEYS[2 * run], at + 3, count, known_epoch, known_last)
+  at = at + 3 + 4 * count
 end
 return replies

@@ -18,13 +18,15 @@ _REMEMBERED_ENDS = 10_000
 
 @dataclass(slots=True)
 class Run:
-    """One run as its publisher knows it."""
+    """One run as its publisher knows it. `stored`: the last number the server said it has, in the stream `epoch`."""
 
     run_id: str
     pending: int = 0
     newest: Item | None = None
     end: Item | None = None
     was_refused: bool = False
+    epoch: str = ""
+    stored: int = 0
     problem: StreamError | None = None
 
     def ended_error(self) -> StreamEndedError:
@@ -150,6 +152,9 @@ class Buffer:
         run = self.runs.get(run_id)
         return run.newest if run is not None and run.pending else None
 
+    def oldest(self) -> Item | None:
+        return self._items[0] if self._items else None
+
     def settle(self, done: Iterable[tuple[Item, StreamError | None]]) -> None:
         """Take the items out, each stored (None) or not."""
         settled = dict(done)
@@ -175,7 +180,7 @@ class Buffer:
     def forget(self, run_id: str) -> None:
         self.ended.pop(run_id, None)
         run = self.runs.get(run_id)
-        if run is not None and not run.pending:
+        if run is not None and not run.pending and all(item.run is not run for item, _ in self._queue):
             del self.runs[run_id]
 
     def close(self, problem: StreamError) -> None:

@@ -29,6 +29,7 @@ class Heartbeats:
     def __init__(self) -> None:
         self._queue: list[tuple[float, int, Waiter]] = []
         self._order = count()
+        self._left = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def schedule(self, waiter: Waiter) -> None:
@@ -38,11 +39,23 @@ class Heartbeats:
         heapq.heappush(self._queue, (waiter.deadline, next(self._order), waiter))
         self._arm()
 
+    def forget(self, waiter: Waiter) -> None:
+        """It left; a deadline far away must not keep it alive."""
+        if not waiter.scheduled:
+            return
+        waiter.scheduled = False
+        self._left += 1
+        if self._left * 2 > len(self._queue):
+            self._queue = [place for place in self._queue if place[2].scheduled]
+            heapq.heapify(self._queue)
+            self._left = 0
+
     def stop(self) -> None:
         """Nobody waits any more."""
         for _, _, waiter in self._queue:
             waiter.scheduled = False
         self._queue.clear()
+        self._left = 0
         self._disarm()
 
     def _arm(self) -> None:
@@ -62,6 +75,7 @@ class Heartbeats:
         now = asyncio.get_running_loop().time() + _EARLY_SECONDS
         while self._queue and self._queue[0][0] <= now:
             _, _, waiter = heapq.heappop(self._queue)
+            self._left -= not waiter.scheduled
             waiter.scheduled = False
             if not waiter.is_waiting:
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Protocol
 
 from ..errors import StreamError
@@ -18,6 +18,7 @@ from .heartbeat import Heartbeats
 from .ring import Entry, Ring
 
 _YIELD_EVERY = 64
+_KEEP_EVENTS = 256
 
 
 class Topic:
@@ -43,6 +44,20 @@ class Topic:
             self.ring.gone = True
             self.ring = None
             self.wake()
+
+    def extend(self, ring: Ring, entries: Iterable[Entry], settings: StreamSettings) -> None:
+        """Take in what `ring` does not have yet, and let go of what nobody here reads any more."""
+        for entry in entries:
+            if entry.seq <= ring.tail:
+                continue
+            if entry.seq > ring.tail + 1:
+                ring.restart(entry.seq)
+            ring.add(entry)
+        ring.fit(settings.max_stream_bytes)
+        low = ring.tail + 1 - settings.live_window
+        if ring.tail - ring.low >= 2 * _KEEP_EVENTS:
+            low = max(low, min(self.slowest(ring), ring.tail + 1 - _KEEP_EVENTS))
+        ring.drop_below(low)
 
     def wake(self) -> None:
         for subscriber in self.subscribers:
@@ -172,9 +187,13 @@ class Source(Protocol):
 
 
 class Hub:
-    """All topics of a bridge, and the one loop that every subscription runs."""
+    """All topics of a bridge, and the one loop that every subscription runs.
 
-    def __init__(self, settings: StreamSettings, source: Source) -> None:
+    `enter` raises what keeps a subscription from beginning: a bridge that is closed, or of another event loop.
+    """
+
+    def __init__(self, settings: StreamSettings, source: Source, enter: Callable[[], None]) -> None:
+        self._enter = enter
         self.settings = settings
         self.source = source
         self.topics: dict[str, Topic] = {}
@@ -186,6 +205,7 @@ class Hub:
     async def follow(
         self, run_id: str, last_event_id: str | None, heartbeat_interval: float
     ) -> AsyncGenerator[StreamItem, None]:
+        self._enter()
         subscriber = self.attach(run_id, last_event_id)
         taken = 0
         try:
@@ -227,6 +247,7 @@ class Hub:
     def detach(self, subscriber: Subscriber) -> None:
         subscriber.topic.subscribers.discard(subscriber)
         self.subscribers -= 1
+        self.heartbeats.forget(subscriber)
         if not self.subscribers:
             self.heartbeats.stop()
 

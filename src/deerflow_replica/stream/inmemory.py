@@ -96,13 +96,11 @@ class _Streams:
 
     def __init__(self, settings: StreamSettings, enter: Callable[[], None]) -> None:
         self._settings = settings
-        self._enter = enter
         self._expiries: dict[str, _Expiry] = {}
         self._last_epoch = 0
-        self.hub = Hub(settings, self)
+        self.hub = Hub(settings, self, enter)
 
     def begin(self, subscriber: Subscriber) -> None:
-        self._enter()
         ring = subscriber.topic.ring
         subscriber.place(ring.state() if ring else None, ring)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from .keys import StreamKeys
 from .publisher import APPEND, Limits
 
+_LOG = logging.getLogger(__name__)
 REASON = "orphaned"
 
 Call = Callable[..., Awaitable[list[Any]]]
@@ -71,8 +73,9 @@ class Orphans:
 
     async def _end(self, call: Call, run_id: str, owner: str) -> None:
         keys = (*self._keys.of_run(run_id), self._keys.owner(owner))
-        arguments = (*self._limits.arguments(self._bridge_id, owns=False, runs=1), 1, 0, "orphan", owner, REASON)
-        (reply,) = await call(APPEND.command(keys, arguments))
+        arguments = self._limits.arguments(self._bridge_id, owns=False, runs=1)
+        (reply,) = await call(APPEND.command(keys, (*arguments, 1, "", 0, 0, "orphan", owner, REASON)))
         if isinstance(reply, Exception):
-            raise reply
-        self.ended += int(reply[0][0]) == 0
+            _LOG.warning("the orphaned run %r cannot be ended from here: %s", run_id, reply)
+        else:
+            self.ended += int(reply[0][0]) == 0

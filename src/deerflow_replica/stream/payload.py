@@ -61,27 +61,24 @@ def encode_payload(data: Any, *, run_id: str, event: str) -> bytes:
         encoded = orjson.dumps(data, default=_plain, option=_FAST)
         if encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
             return encoded
-        _check_depth(data)
+        _check_depth(orjson.loads(encoded))
     except TypeError:
         pass  # not plain enough for the fast path, or wrong: the walk below says which
     else:
         return encoded
     try:
         return orjson.dumps(_plain(data))
-    except (TypeError, ValueError, RecursionError) as error:  # a model's own dump raises these for a cycle
+    except Exception as error:  # a mapping's own code runs here, which may raise anything
         raise TypeError(f"event {event!r} of run {run_id!r}: {error}") from error
 
 
-def _check_depth(data: Any) -> None:
-    level = [data]
+def _check_depth(decoded: Any) -> None:
+    level = [decoded]
     for _ in range(MAX_DEPTH):
         inside: list[Any] = []
         for value in level:
-            if isinstance(value, dict):
-                inside.extend(value.values())
-            elif isinstance(value, (list, tuple)):
-                inside.extend(value)
-        level = [value for value in inside if isinstance(value, (dict, list, tuple))]
+            inside.extend(value.values() if isinstance(value, dict) else value)
+        level = [value for value in inside if isinstance(value, (dict, list))]
         if not level:
             return
     raise TypeError("too deep")
@@ -89,19 +86,32 @@ def _check_depth(data: Any) -> None:
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """The value in the types that JSON has, copied where anything inside had to change."""
-    if value is None or isinstance(value, bool):
+    value = _reduced(value)
+    is_mapping = isinstance(value, Mapping)
+    if not is_mapping and not isinstance(value, _ARRAYS):
         return value
-    if isinstance(value, Enum):
-        return _plain(value.value, depth)
-    if isinstance(value, (str, int, float)):
-        return _scalar(value)
     if depth >= MAX_DEPTH:
         raise TypeError(f"{type(value).__name__} is nested deeper than {MAX_DEPTH} levels, or contains itself")
-    if isinstance(value, Mapping):
-        return _object(value, depth)
-    if isinstance(value, _ARRAYS) and not hasattr(value, "_fields"):
-        return [_plain(member, depth + 1) for member in value]
-    return _converted(value, depth)
+    # Few frames per level: 250 levels have to fit in what the caller left of the interpreter's stack.
+    return _object(value, depth) if is_mapping else [_plain(member, depth + 1) for member in value]
+
+
+def _reduced(value: Any) -> Any:
+    """What the value stands for: a JSON scalar, a mapping or an array."""
+    for _ in range(MAX_DEPTH):
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, (str, int, float)) and not isinstance(value, Enum):
+            return _scalar(value)
+        if isinstance(value, Mapping) or (isinstance(value, _ARRAYS) and not hasattr(value, "_fields")):
+            return value
+        try:
+            value = _converted(value)
+        except TypeError:
+            raise
+        except Exception as error:  # the object's own code runs here, which may raise anything
+            raise TypeError(f"{type(value).__name__} cannot be taken apart: {error!r}") from error
+    raise TypeError(f"{type(value).__name__} stands for itself")
 
 
 def _scalar(value: str | float) -> str | int | float | None:
@@ -152,20 +162,22 @@ def _key(key: Any) -> str:
     raise TypeError(f"{type(key).__name__} cannot be a key")
 
 
-def _converted(value: Any, depth: int) -> Any:
+def _converted(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(value).decode("ascii")
+        return base64.b64encode(bytes(value)).decode("ascii")
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, _AS_TEXT):
-        return _text(str(value))
+        return str(value)
     if isinstance(value, (SecretStr, SecretBytes)):
         return "**********" if value.get_secret_value() else ""
     if isinstance(value, BaseException):
-        return {"error": type(value).__name__, "message": _text(str(value))}
-    return _plain(_fields(value), depth)
+        return {"error": type(value).__name__, "message": str(value)}
+    return _fields(value)
 
 
 def _fields(value: Any) -> Any:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from .._drivers.redis import Command, Lane, RedisServer, ResponseError, Script, is_transient
 from ..errors import StreamError, StreamUnavailableError
+from .backoff import Backoff
 from .buffer import Buffer, Item, Run
 from .keys import StreamKeys
 from .lease import Lease
 
 _LOG = logging.getLogger(__name__)
 _YIELD_EVERY = 64
-_BACKOFF_SECONDS = (0.02, 0.5)
 _GRACE_MS = 1000
 _PUSH_LIMIT = 64 * 1024
 
@@ -89,30 +89,35 @@ class Publisher:
                 raise end.problem
 
     async def flush(self, run_id: str | None) -> None:
-        item = self.buffer.last(run_id)
-        if item is not None:
-            await self._wait(item)
-            if isinstance(item.problem, StreamUnavailableError):
-                raise item.problem  # closed meanwhile
+        last = self.buffer.last(run_id)
+        if last is not None:
+            await self._wait(last)
+            # One run may be stored before what was accepted earlier of another.
+            while run_id is None and (item := self.buffer.oldest()) and item.number < last.number:
+                await self._wait(item)
+            if isinstance(last.problem, StreamUnavailableError):
+                raise last.problem  # closed meanwhile
         for run in self._runs(run_id):
             run.report()
 
     async def close(self, timeout_seconds: float) -> None:
         """Raises `StreamUnavailableError` with the number of events that are not stored."""
         try:
-            item = self.buffer.last(None)
-            if item is not None:
-                await self._wait(item, timeout_seconds)
-        except StreamError:
-            _LOG.debug("the last flush of the stream bridge failed", exc_info=True)
+            async with asyncio.timeout(timeout_seconds):
+                while (item := self.buffer.last(None)) is not None:
+                    await item.settled()
+        except TimeoutError:
+            _LOG.debug("the last flush of the stream bridge took too long", exc_info=True)
         finally:
-            await self._stop()
-        left = len(self.buffer)
-        if left:
-            problem = StreamUnavailableError(f"the stream bridge was closed with {left} events not stored")
+            left, task = len(self.buffer), self._task
+            what = f"was closed with {left} events not stored" if left else "is closed"
+            problem = StreamUnavailableError(f"the stream bridge {what}")
             self.buffer.close(problem)
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if left:
             raise problem from self._trouble
-        self.buffer.close(StreamUnavailableError("the stream bridge is closed"))
 
     def forget(self, run_id: str) -> None:
         self.buffer.forget(run_id)
@@ -145,14 +150,14 @@ class Publisher:
         if self._task is None:
             self._task = asyncio.create_task(self._pump(), name="stream-publisher")
 
-    async def _wait(self, item: Item, timeout_seconds: float | None = None) -> None:
-        limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+    async def _wait(self, item: Item) -> None:
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(self._timeout_seconds):
                 await item.settled()
         except TimeoutError as error:
             raise StreamUnavailableError(
-                f"{len(self.buffer)} events are not stored after {limit} s, and still wait for {self._server.name}"
+                f"{len(self.buffer)} events are not stored after {self._timeout_seconds} s, "
+                f"and still wait for {self._server.name}"
             ) from (self._trouble or error)
 
     async def _stored_or_withdrawn(self, item: Item) -> None:
@@ -168,38 +173,42 @@ class Publisher:
             raise item.problem
 
     async def _pump(self) -> None:
-        wait = _BACKOFF_SECONDS[0]
+        backoff = Backoff()
         try:
-            while batch := self.buffer.batch():
-                if await self._store(batch):
-                    wait = _BACKOFF_SECONDS[0]
+            while len(self.buffer):
+                if await self._reach() and await self._store(self.buffer.batch()):
+                    backoff.reset()
                 else:
                     self.retried += 1
-                    await asyncio.sleep(wait)
-                    wait = min(wait * 2, _BACKOFF_SECONDS[1])
+                    await backoff.wait()
         finally:
             self._task = None
 
-    async def _stop(self) -> None:
-        task = self._task
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+    async def _reach(self) -> bool:
+        """Whether the server is there. Nothing is sent in doubt: what was never sent can still be withdrawn."""
+        if self._trouble is None and self._lane.is_open:
+            return True
+        try:
+            await self._lane.call(("PING",))
+        except StreamUnavailableError as error:
+            self._lost(error)
+            return False
+        return True
+
+    def _lost(self, error: StreamUnavailableError) -> None:
+        if self._trouble is None:
+            _LOG.warning("%s; %d events wait", error, len(self.buffer))
+        self._trouble = error
 
     async def _store(self, batch: list[Item]) -> bool:
         """Whether all went well: stored, refused or failed for good, but nothing to repeat."""
         runs = _by_run(batch)
+        for item in batch:
+            item.was_sent = True
         try:
-            if self._trouble is not None:
-                # After a failure nothing is sent in doubt: what was never sent can still be withdrawn.
-                await self._lane.call(("PING",))
-            for item in batch:
-                item.was_sent = True
-            replies = await self._send(runs)
+            replies = await self._send(runs) if runs else []
         except StreamUnavailableError as error:
-            if self._trouble is None:
-                _LOG.warning("%s; %d events wait", error, len(self.buffer))
-            self._trouble = error
+            self._lost(error)
             return False
         except ResponseError as error:
             if len(runs) > 1:
@@ -217,7 +226,7 @@ class Publisher:
             *self._limits.arguments(self._bridge_id, owns=self._lease.is_on, runs=len(runs))
         ]
         for items in runs.values():
-            arguments.append(len(items))
+            arguments += (len(items), items[0].run.epoch, items[0].run.stored)
             for item in items:
                 arguments += (item.number, item.kind, item.event, item.data)
         *renewed, reply = await self._lane.call(*commands, APPEND.command(keys, arguments))
@@ -231,8 +240,11 @@ class Publisher:
     def _settle(self, items: list[Item], reply: Sequence[Any]) -> bool:
         status, last, text = int(reply[0]), int(reply[1]), bytes(reply[2]).decode("utf-8", "replace")
         run = items[0].run
-        stored = [item for item in items if item.number <= last]
-        self.buffer.settle([(item, None) for item in stored])
+        if last:
+            run.epoch, run.stored = bytes(reply[3]).decode(), last
+        for item in items:
+            item.was_sent = item.number <= last
+        self.buffer.settle([(item, None) for item in items if item.was_sent])
         if status == 1:
             self._refuse(run)
         elif status == 2 and is_transient(text):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from .._drivers.redis import Command, Lane, RedisServer, Script, check_version
@@ -19,12 +21,13 @@ from .base import (
     not_negative,
     one_of,
 )
-from .feed import READ, Feed, FeedTimes
+from .feed import Feed, FeedTimes
 from .keys import StreamKeys
 from .lease import Lease
 from .messages import Page, parse_page
 from .orphans import Orphans
 from .publisher import APPEND, Limits, Publisher
+from .reads import READ
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -120,7 +123,7 @@ class RedisStreamBridge(StreamBridge):
         self._keys = StreamKeys(key_prefix)
         self._server = RedisServer(url=redis_url, client=client, timeout_seconds=connect_timeout_seconds)
         self._lane = Lane(self._server, [APPEND, READ, CLEANUP])
-        limits = Limits(queue_maxsize, max_stream_bytes, round((stream_ttl_seconds or 0) * 1000))
+        limits = Limits(queue_maxsize, max_stream_bytes, math.ceil((stream_ttl_seconds or 0) * 1000))
         self._lease = Lease(self._keys.owner(bridge_id), lease_seconds, self._lane)
         self._publisher = Publisher(
             bridge_id,
@@ -157,7 +160,7 @@ class RedisStreamBridge(StreamBridge):
         try:
             await check_version(self._lane, self._server.name)
         except BaseException:
-            await self._lane.close()
+            await self._lane.disconnect()
             raise
 
     async def _publish(self, run_id: str, event: str, encoded: bytes) -> None:
@@ -186,7 +189,7 @@ class RedisStreamBridge(StreamBridge):
         except StreamError:
             pass  # what was refused is not there to be deleted
         self._publisher.forget(run_id)
-        await self._ask(CLEANUP.command(self._keys.of_run(run_id), (round(delay * 1000),)))
+        await self._ask(CLEANUP.command(self._keys.of_run(run_id), (math.ceil(delay * 1000),)))
         if delay == 0:
             self._feed.vanish(run_id)
 
@@ -194,14 +197,11 @@ class RedisStreamBridge(StreamBridge):
         await self._publisher.flush(run_id)
 
     async def _close(self) -> None:
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._lane.close)
+            stack.push_async_callback(self._lease.close)
+            stack.push_async_callback(self._feed.close)
             await self._publisher.close(self._close_timeout_seconds)
-        finally:
-            self._feed.hub.conclude(lambda: StreamUnavailableError("the stream bridge is closed"))
-            self._feed.hub.heartbeats.stop()
-            await self._feed.close()
-            await self._lease.close()
-            await self._lane.close()
 
     async def _look(self, run_id: str) -> Page | None:
         reply = await self._ask(READ.command(self._keys.of_run(run_id), ("", "", 0, 0)))
@@ -212,6 +212,7 @@ class RedisStreamBridge(StreamBridge):
         try:
             (reply,) = await self._lane.shielded(command)
         except StreamUnavailableError:
+            self._enter()
             (reply,) = await self._lane.shielded(command)
         if isinstance(reply, Exception):
             raise StreamError(f"{self._server.name} refused: {reply}") from reply

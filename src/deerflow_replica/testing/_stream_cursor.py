@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from typing import Any
 
 import pytest
 
 from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent, StreamGap
+from ..stream.hub import Subscriber
 from ._stream_common import DEADLINE_SECONDS, Open, StreamFixtures, ids, numbers, publish_all, read, reading, until
 
 MALFORMED = [
@@ -185,9 +187,12 @@ class CursorContract(StreamFixtures):
         self, bridge: StreamBridge, run_id: str
     ) -> None:
         await publish_all(bridge, run_id, 2)
-        async with reading(bridge, run_id, heartbeat_interval=0.2) as next_item:
+        async with (
+            reading(bridge, run_id, heartbeat_interval=0.2) as next_item,
+            reading(bridge, f"{run_id}-clock", heartbeat_interval=0.3) as tick,
+        ):
             await next_item()
-            await asyncio.sleep(0.3)
+            await tick(beats=True)
             assert (await next_item(beats=True)).data == 1
             loop = asyncio.get_running_loop()
             began = loop.time()
@@ -236,6 +241,24 @@ class CursorContract(StreamFixtures):
         (new,) = await ids(bridge, run_id, 1)
         assert int(new.partition("-")[0]) > int(old[0].partition("-")[0])
         assert await read(bridge, run_id, old[0]) == [StreamGap(old[0], new, new)]
+
+    async def test_abandoned_subscriptions_are_collected(self, bridge: StreamBridge, run_id: str) -> None:
+        async with reading(bridge, run_id, heartbeat_interval=math.inf) as stays:
+            for _ in range(1000):
+                feed = bridge.subscribe(run_id, heartbeat_interval=3600)
+                waiting = asyncio.ensure_future(anext(feed))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                del feed, waiting
+            await publish_all(bridge, run_id, 1)
+            assert (await stays()).data == 0
+            for _ in range(10):
+                assert (await anext(bridge.subscribe(run_id))).data == 0  # type: ignore[union-attr]  # an event
+            gc.collect()
+            await until(lambda: bridge.stats().subscribers == 1)
+            left = sum(isinstance(thing, Subscriber) for thing in gc.get_objects())
+            assert left < 10
 
     async def test_a_subscription_that_is_left_leaves_nothing(self, bridge: StreamBridge, run_id: str) -> None:
         feeds = [bridge.subscribe(run_id, heartbeat_interval=0.05) for _ in range(20)]

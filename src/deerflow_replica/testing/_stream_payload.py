@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import math
 from collections import OrderedDict, UserDict, deque, namedtuple
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -17,7 +18,7 @@ from uuid import UUID
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langgraph.types import Send
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, SecretBytes, SecretStr, computed_field
 
 from ..errors import PayloadTooLargeError
 from ..stream import StreamBridge, StreamEvent
@@ -60,6 +61,28 @@ class _Link(BaseModel):
     next: _Link | None = None
 
 
+@dataclasses.dataclass
+class _Node:
+    next: Any = None
+
+
+@dataclasses.dataclass
+class _Unset:
+    never: int = dataclasses.field(init=False)
+
+
+class _Computed(BaseModel):
+    @computed_field  # type: ignore[prop-decorator]  # the order that Pydantic's documentation gives
+    @property
+    def answer(self) -> int:
+        raise KeyError("none")
+
+
+class _UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 class _Text(str):
     __slots__ = ()
 
@@ -67,10 +90,9 @@ class _Text(str):
         return "something else"
 
 
-def _nested(levels: int) -> list[Any]:
-    value: list[Any] = []
-    for _ in range(levels - 1):
-        value = [value]
+def _nested(levels: int, wrap: Callable[[Any], Any] = lambda value: [value], value: Any = None) -> Any:
+    for _ in range(levels):
+        value = wrap(value)
     return value
 
 
@@ -105,6 +127,7 @@ ARRIVES = [
     (b"a", "YQ=="),
     (bytearray(b"ab"), "YWI="),
     (memoryview(b"abc"), "YWJj"),
+    (memoryview(b"a.b.c")[::2], "YWJj"),
     (_NOON, _NOON.isoformat()),
     (datetime(2026, 1, 2), "2026-01-02T00:00:00"),  # a naive one is a row too
     (date(2026, 1, 2), "2026-01-02"),
@@ -162,6 +185,12 @@ REFUSED = [
     ({1: "a", "1": "b"}, "'1'"),
     ({None: "a", "null": "b"}, "'null'"),
     (_nested(251), "list"),
+    (_nested(251, _Node), "dict"),
+    (_nested(125, value=_nested(126, _Node)), "dict"),
+    (_nested(125, value={1, _nested(125, lambda value: (value,))}), "tuple"),
+    (_Unset(), "_Unset"),
+    (_Computed(), "_Computed"),
+    (_UnspeakableError(), "_UnspeakableError"),
 ]
 
 
@@ -194,10 +223,17 @@ class PayloadContract(StreamFixtures):
         assert first.id.endswith("-0")
 
     async def test_as_many_levels_as_are_allowed(self, bridge: StreamBridge, run_id: str) -> None:
-        for data in (_nested(250), [_nested(249), {_UUID: 1}]):
+        every = [
+            _nested(250),
+            [_nested(249), {_UUID: 1}],
+            _nested(250, _Node),
+            _nested(250, lambda value: deque([value]), _NOON),
+            _nested(125, value=_nested(125, _Node)),
+        ]
+        for data in every:
             await bridge.publish(run_id, "values", data)
         await bridge.publish_end(run_id)
-        assert len(await read(bridge, run_id)) == 3
+        assert len(await read(bridge, run_id)) == len(every) + 1
 
     async def test_a_cycle_is_a_type_error(self, bridge: StreamBridge, run_id: str) -> None:
         cycle: dict[str, Any] = {}

@@ -8,8 +8,19 @@ from typing import Any
 import pytest
 
 from ..errors import ConfigError, StreamEndedError, StreamUnavailableError
-from ..stream import END_SENTINEL, StreamBridge, StreamEvent
-from ._stream_common import DEADLINE_SECONDS, Build, Open, StreamFixtures, ids, numbers, publish_all, read, until
+from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent
+from ._stream_common import (
+    DEADLINE_SECONDS,
+    Build,
+    Open,
+    StreamFixtures,
+    ids,
+    numbers,
+    publish_all,
+    read,
+    reading,
+    until,
+)
 
 
 class PublishingContract(StreamFixtures):
@@ -93,14 +104,17 @@ class PublishingContract(StreamFixtures):
         await publish_all(bridge, run_id, 1)
         await bridge.cleanup(run_id, delay=0.2)
         await bridge.cleanup(run_id, delay=3600)
-        await asyncio.sleep(0.4)
+        async with reading(bridge, run_id, heartbeat_interval=0.4) as next_item:
+            assert (await next_item()).data == 0
+            assert await next_item(beats=True) is HEARTBEAT_SENTINEL
         assert await bridge.stream_exists(run_id)
 
     async def test_a_silent_stream_expires_and_publishing_puts_it_off(self, open_bridge: Open, run_id: str) -> None:
         bridge = await open_bridge(stream_ttl_seconds=0.5)
-        for _ in range(8):
-            await publish_all(bridge, run_id, 1)
-            await asyncio.sleep(0.1)
+        async with reading(bridge, f"{run_id}-clock", heartbeat_interval=0.1) as next_item:
+            for _ in range(8):
+                await publish_all(bridge, run_id, 1)
+                assert await next_item(beats=True) is HEARTBEAT_SENTINEL
         assert await bridge.stream_exists(run_id)
         await self._gone(bridge, run_id)
 
@@ -188,6 +202,19 @@ class PublishingContract(StreamFixtures):
         await bridge.flush()
         with pytest.raises(RuntimeError, match="loop"):
             await asyncio.to_thread(asyncio.run, bridge.publish(run_id, "e", 1))
+
+    async def test_a_subscription_of_another_loop_leaves_nothing(self, bridge: StreamBridge, run_id: str) -> None:
+        async def first_item() -> object:
+            return await anext(bridge.subscribe(run_id))
+
+        await bridge.flush()
+        with pytest.raises(RuntimeError, match="loop"):
+            await asyncio.to_thread(asyncio.run, first_item())
+        assert bridge.stats().topics == 0
+        async with reading(bridge, run_id) as next_item:
+            assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+        assert bridge.stats().subscribers == 0
+        await until(lambda: not bridge.stats().topics, timeout_seconds=2.5)
 
     @pytest.mark.parametrize(
         "options",

@@ -1,0 +1,215 @@
+"""Reads streams for the hub: places who joins, refills who is behind, and looks after topics that are silent.
+
+Many topics per round trip, one round trip at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from .._drivers.redis import Command, Lane, RedisServer, Script
+from ..errors import StreamError, StreamUnavailableError
+from .base import StreamGap
+from .contact import Contact, parts
+from .cursor import Position
+from .hub import Hub, Subscriber, Topic
+from .keys import StreamKeys
+from .messages import Page, parse_page
+from .orphans import Orphans
+from .pushes import Pushes
+from .ring import Ring
+
+_PAGE_EVENTS = 512
+_PAGE_BYTES = 4 * 2**20
+_TOPICS_PER_TRIP = 256
+
+READ = Script(__package__ or "", "read.lua")
+
+
+class Reads:
+    """What is asked for by `join`, `page` and `mark` is done by the next `serve`.
+
+    `call` raises `StreamUnavailableError`, after which everything that was asked for still waits.
+    """
+
+    def __init__(self, hub: Hub, server: RedisServer, keys: StreamKeys, orphans: Orphans, contact: Contact) -> None:
+        self._hub = hub
+        self._server = server
+        self._keys = keys
+        self._orphans = orphans
+        self._contact = contact
+        self._lane = Lane(server, [READ, *orphans.scripts])
+        self._joining: dict[str, list[Subscriber]] = {}
+        self._paging: dict[Subscriber, None] = {}
+        self._stale: set[str] = set()
+        self._work = asyncio.Event()
+
+    def join(self, subscriber: Subscriber) -> None:
+        self._joining.setdefault(subscriber.topic.run_id, []).append(subscriber)
+        self.wake()
+
+    def page(self, subscriber: Subscriber) -> None:
+        self._paging[subscriber] = None
+        self.wake()
+
+    def mark(self, name: str) -> None:
+        self._stale.add(name)
+        self.wake()
+
+    def wake(self) -> None:
+        self._work.set()
+
+    async def wanted(self, until: float) -> None:
+        """Wait until there is something to serve, or for the time `until` of the loop."""
+        try:
+            async with asyncio.timeout_at(until):
+                await self._work.wait()
+        except TimeoutError:
+            return
+        self._work.clear()
+
+    async def call(self, *commands: Command) -> list[Any]:
+        replies = await self._lane.call(*commands)
+        self._contact.restored("reads")
+        return replies
+
+    async def serve(self, pushes: Pushes) -> None:
+        """Everything that waits for a read and can have one now."""
+        topics = self._hub.topics.keys()
+        self._stale &= topics
+        for name in self._joining.keys() - topics:
+            del self._joining[name]
+        await self._read_topics((self._stale | self._joining.keys()) & pushes.acknowledged, pushes)
+        paging, self._paging = self._paging, {}
+        try:
+            await self._read_pages([reader for reader in paging if reader in reader.topic.subscribers])
+        except StreamUnavailableError:
+            self._paging |= paging
+            raise
+
+    async def check(self, pushes: Pushes) -> None:
+        """Look after the topics that were silent: lost pushes, deleted streams, owners that are gone."""
+        silent = pushes.silent()
+        await self._read_topics(silent & pushes.acknowledged, pushes)
+        self._orphans.forget()
+        for name in silent:
+            topic = self._hub.topics.get(name)
+            if topic is not None and topic.ring is not None and not topic.ring.ended and topic.subscribers:
+                self._orphans.watch(name, topic.ring.owner)
+        await self._orphans.look(self.call)
+
+    async def close(self) -> None:
+        await self._lane.close()
+
+    async def _read_topics(self, names: AbstractSet[str], pushes: Pushes) -> None:
+        for part in parts(names, _TOPICS_PER_TRIP):
+            joining = {name: self._joining.pop(name) for name in part if name in self._joining}
+            versions = [pushes.version(name) for name in part]
+            tails = [self._tail(name) for name in part]
+            self._stale.difference_update(part)
+            try:
+                replies = await self.call(*(self._wanted(name, joining.get(name, ())) for name in part))
+            except StreamUnavailableError:
+                self._stale.update(part)
+                for name, subscribers in joining.items():
+                    self._joining[name] = subscribers + self._joining.get(name, [])
+                raise
+            for name, version, tail, reply in zip(part, versions, tails, replies, strict=True):
+                topic = self._hub.topics.get(name)
+                if topic is None:
+                    continue
+                if isinstance(reply, Exception):
+                    self._on_refusal(topic, reply)
+                    continue
+                waiting = [reader for reader in joining.get(name, []) if reader in topic.subscribers]
+                page = parse_page(reply)
+                if page is not None:
+                    self._on_page(topic, page, waiting, known_tail=tail)
+                elif pushes.version(name) == version:
+                    self._on_absence(topic, waiting)
+                else:
+                    self._again(topic, waiting)
+
+    def _tail(self, name: str) -> int:
+        topic = self._hub.topics.get(name)
+        return topic.ring.tail if topic is not None and topic.ring is not None else -1
+
+    def _wanted(self, name: str, joining: Iterable[Subscriber]) -> Command:
+        """A read from the end of the ring; without a ring from the lowest place somebody asks for."""
+        topic = self._hub.topics.get(name)
+        if topic is not None and topic.ring is not None:
+            return self._page_command(name, str(topic.ring.tail + 1), str(topic.ring.epoch))
+        if topic is not None and any(reader.awaits_stream for reader in topic.subscribers):
+            return self._page_command(name, "0", "")
+        places = [reader.cursor.after for reader in joining]
+        exact = [after for after in places if isinstance(after, Position)]
+        if exact and len(exact) == len(places) and len({after.epoch for after in exact}) == 1:
+            return self._page_command(name, str(min(after.seq for after in exact) + 1), str(exact[0].epoch))
+        return self._page_command(name, "", "")
+
+    def _page_command(self, name: str, seq: str, epoch: str) -> Command:
+        return READ.command(self._keys.of_run(name), (seq, epoch, _PAGE_EVENTS, _PAGE_BYTES))
+
+    def _on_refusal(self, topic: Topic, error: Exception) -> None:
+        """The server answers, and will not let us read this stream."""
+        for subscriber in topic.subscribers:
+            refusal = StreamError(f"run {topic.run_id!r} cannot be read from {self._server.name}: {error}")
+            refusal.__cause__ = error
+            subscriber.conclude(refusal)
+
+    def _on_page(self, topic: Topic, page: Page, joining: list[Subscriber], *, known_tail: int) -> None:
+        ring = topic.ring
+        if ring is not None and (page.epoch != ring.epoch or page.tail < known_tail):
+            # Made anew, or the server came back without its last writes.
+            topic.vanish()
+            ring = None
+        if ring is None:
+            ring = topic.begin(Ring(page.epoch, page.entries[0].seq if page.entries else page.tail + 1))
+        ring.owner = page.owner
+        topic.extend(ring, page.entries, self._hub.settings)
+        for subscriber in joining:
+            subscriber.place(page.state(), ring)
+        if ring.tail < page.tail:
+            self.mark(topic.run_id)
+        topic.wake()
+
+    def _on_absence(self, topic: Topic, joining: list[Subscriber]) -> None:
+        topic.vanish()
+        for subscriber in joining:
+            subscriber.place(None, None)
+            subscriber.wake()
+
+    def _again(self, topic: Topic, joining: list[Subscriber]) -> None:
+        """The answer is older than what was pushed meanwhile."""
+        if joining:
+            self._joining[topic.run_id] = joining + self._joining.get(topic.run_id, [])
+        self.mark(topic.run_id)
+
+    async def _read_pages(self, readers: list[Subscriber]) -> None:
+        """What is still retained for readers that are behind the ring."""
+        for part in parts(readers, _TOPICS_PER_TRIP):
+            replies = await self.call(*map(self._missing, part))
+            for reader, reply in zip(part, replies, strict=True):
+                if isinstance(reply, Exception):
+                    self._on_refusal(reader.topic, reply)
+                else:
+                    _on_refill(reader, parse_page(reply))
+
+    def _missing(self, reader: Subscriber) -> Command:
+        epoch = str(reader.ring.epoch) if reader.ring else ""
+        return self._page_command(reader.topic.run_id, str(reader.next_seq), epoch)
+
+
+def _on_refill(reader: Subscriber, page: Page | None) -> None:
+    ring = reader.ring
+    if ring is not None and reader.next_seq >= ring.low:
+        reader.wake()
+    elif ring is None or page is None or page.epoch != ring.epoch:
+        reader.conclude(StreamGap(reader.last_id, None, None))
+    elif not page.entries or page.entries[0].seq > reader.next_seq:
+        reader.conclude(page.state().gap(reader.last_id))
+    else:
+        reader.refilled(page.entries)

@@ -1,0 +1,130 @@
+"""What closes, withdraws and is cancelled while the server is slow to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from deerflow_replica.errors import StreamUnavailableError
+from deerflow_replica.stream import RedisStreamBridge, StreamEvent
+from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
+from proxy import cutting_proxy
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., RedisStreamBridge]
+
+
+@pytest.fixture
+def make(redis_url: str, key_prefix: str) -> Make:
+    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.3)
+
+
+async def test_what_was_withdrawn_while_the_server_was_asked_is_not_stored(make: Make, redis_url: str) -> None:
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make(redis_url=proxy.url, ack="server", publish_timeout_seconds=0.8) as bridge,
+    ):
+        await bridge.publish("r", "n", 0)
+        proxy.is_refusing = True
+        proxy.cut()
+        with pytest.raises(StreamUnavailableError):
+            await bridge.publish("r", "n", 1)  # may have been sent: it stays
+        withdrawn = asyncio.ensure_future(bridge.publish("r", "n", "withdrawn"))
+        await asyncio.sleep(0)
+        accepted = proxy.accepted
+        proxy.flows.clear()
+        proxy.is_refusing = False
+        with pytest.raises(StreamUnavailableError):
+            await withdrawn
+        assert proxy.accepted > accepted
+        proxy.flows.set()
+        await until(lambda: bridge.stats().pending_events == 0)
+        assert bridge.stats().pending_bytes == 0
+        await bridge.publish_end("r")
+        assert numbers(await read(bridge, "r")) == [0, 1]
+
+
+async def test_what_was_never_sent_leaves_no_trace(make: Make, redis_url: str) -> None:
+    async with cutting_proxy(redis_url) as proxy:
+        proxy.is_refusing = True
+        bridge = make(redis_url=proxy.url, ack="server", publish_timeout_seconds=0.3)
+        with pytest.raises(StreamUnavailableError):
+            await bridge.publish("r", "n", "never sent")
+        assert bridge.stats().pending_events == 0
+        proxy.is_refusing = False
+        await publish_all(bridge, "r", 2, end=True)
+        assert numbers(await read(bridge, "r")) == [0, 1]
+        await bridge.close()
+
+
+async def test_close_stores_what_waits_for_room(make: Make) -> None:
+    bridge = make(max_pending_events=2)
+    waiting = [asyncio.ensure_future(bridge.publish("r", "n", number)) for number in range(20)]
+    await asyncio.sleep(0)
+    await bridge.close()
+    await asyncio.gather(*waiting)
+    async with make() as other:
+        await other.publish_end("r")
+        assert numbers(await read(other, "r")) == list(range(20))
+
+
+async def test_a_question_that_waits_is_told_of_close(make: Make, redis_url: str) -> None:
+    async with cutting_proxy(redis_url) as proxy:
+        bridge = make(redis_url=proxy.url)
+        assert not await bridge.stream_exists("r")
+        proxy.flows.clear()
+        questions = [
+            asyncio.ensure_future(question)
+            for question in (bridge.stream_exists("r"), bridge.end_reason("r"), bridge.cleanup("r"))
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await bridge.close()
+        for outcome in await asyncio.gather(*questions, return_exceptions=True):
+            assert isinstance(outcome, StreamUnavailableError)
+        assert bridge.stats().connections == 0
+
+
+async def test_a_cancelled_close_frees_everything(make: Make, redis_url: str) -> None:
+    before = asyncio.all_tasks()
+    async with cutting_proxy(redis_url) as proxy:
+        bridge = make(redis_url=proxy.url, close_timeout_seconds=60)
+        async with reading(bridge, "r") as next_item:
+            await publish_all(bridge, "r", 1)
+            await next_item()
+            proxy.flows.clear()
+            await bridge.publish("r", "n", 1)
+            closing = asyncio.ensure_future(bridge.close())
+            for _ in range(5):
+                await asyncio.sleep(0)
+                closing.cancel()
+            await asyncio.wait([closing])
+        await until(lambda: bridge.stats().connections == 0)
+    await until(lambda: asyncio.all_tasks() == before)
+
+
+@pytest.mark.parametrize("count", [1, 50, 300, 1000])
+async def test_publishing_and_reading_while_it_closes_ends_every_call(make: Make, count: int) -> None:
+    bridge = make()
+
+    async def publish() -> None:
+        while True:
+            await bridge.publish("r", "n", bridge.stats().published)
+
+    work = [
+        asyncio.ensure_future(publish()),
+        asyncio.ensure_future(read(bridge, "r")),
+        asyncio.ensure_future(read(bridge, "nothing")),
+    ]
+    await until(lambda: bridge.stats().published >= count)
+    await bridge.close()
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        assert isinstance(outcome, StreamUnavailableError)
+    async with make(queue_maxsize=1) as other:
+        await other.publish_end("r")
+        last = (await read(other, "r"))[-2]
+        assert isinstance(last, StreamEvent)
+        assert last.data == bridge.stats().published - 1

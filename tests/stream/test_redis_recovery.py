@@ -1,0 +1,173 @@
+"""A server that forgot something, whose clock was set back, or that says what nobody expects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import redis
+
+from deerflow_replica._drivers.embedded import EmbeddedValkey
+from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamGap
+from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading
+from proxy import cutting_proxy
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., RedisStreamBridge]
+
+
+@pytest.fixture
+def make(redis_url: str, key_prefix: str) -> Make:
+    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.2)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as made:
+        yield made
+
+
+@pytest.fixture
+def keys(key_prefix: str) -> tuple[str, str]:
+    """The stream of run "r" and what is kept beside it."""
+    return f"{key_prefix}:r", f"{key_prefix}.meta:{{{key_prefix}:r}}"
+
+
+def _saved(client: redis.Redis, keys: tuple[str, str]) -> Callable[[], None]:
+    """What brings the run back to where it is now: a server restarted without its last second of writes."""
+    dumps = {key: client.dump(key) for key in keys}
+
+    def restore() -> None:
+        with client.pipeline() as pipeline:
+            for key, dump in dumps.items():
+                pipeline.restore(key, 60_000, dump, replace=True)  # type: ignore[arg-type]  # bytes, as DUMP gave them
+            pipeline.execute()
+
+    return restore
+
+
+async def test_a_reader_of_what_the_server_forgot_gets_a_gap(
+    make: Make, client: redis.Redis, keys: tuple[str, str]
+) -> None:
+    async with make() as writer, make() as reader, reading(reader, "r") as next_item:
+        await publish_all(writer, "r", 5)
+        restore = _saved(client, keys)
+        await publish_all(writer, "r", 5, start=5)
+        known = await ids(writer, "r", 10)
+        assert [(await next_item()).data for _ in range(10)] == list(range(10))
+        restore()
+        assert await next_item() == StreamGap(known[9], None, None)
+
+
+async def test_a_writer_whose_events_the_server_forgot_begins_anew(
+    make: Make, client: redis.Redis, keys: tuple[str, str]
+) -> None:
+    async with make(check_interval_seconds=60) as writer, make(check_interval_seconds=60) as reader:
+        await publish_all(writer, "r", 5)
+        restore = _saved(client, keys)
+        await publish_all(writer, "r", 5, start=5)
+        known = await ids(writer, "r", 10)
+        async with reading(reader, "r", known[8]) as next_item:
+            assert (await next_item()).data == 9
+            restore()
+            await publish_all(writer, "r", 7, start=10, end=True)
+            assert await next_item() == StreamGap(known[9], None, None)
+        assert isinstance((await read(reader, "r", known[9]))[0], StreamGap)
+        assert numbers(await read(reader, "r", "0")) == list(range(10, 17))
+
+
+async def test_a_stream_made_anew_by_another_writer_is_left_to_it(make: Make) -> None:
+    async with make() as ours, make() as other:
+        await publish_all(ours, "r", 5)
+        await other.cleanup("r")
+        await publish_all(other, "r", 1)
+        await publish_all(ours, "r", 1, start=1, end=True)
+        assert numbers(await read(other, "r")) == [0, 1]
+
+
+async def test_a_clock_that_was_set_back_ends_in_a_gap_too(
+    make: Make, client: redis.Redis, keys: tuple[str, str]
+) -> None:
+    async with make() as bridge, reading(bridge, "r") as next_item:
+        await publish_all(bridge, "r", 1)
+        event = await next_item()
+        client.delete(keys[0])
+        client.hset(keys[1], "epoch", 1000)
+        client.xadd(keys[0], {"kind": "event", "event": "n", "data": "7", "w": "x", "b": "1"}, id="1000-0")
+        client.expire(keys[0], 60)
+        assert await next_item() == StreamGap(event.id, None, None)
+        assert numbers(await read(bridge, "r", items=1)) == [7]
+
+
+async def test_a_message_of_somebody_else_disturbs_nobody(
+    make: Make, client: redis.Redis, keys: tuple[str, str]
+) -> None:
+    async with make() as bridge, reading(bridge, "r") as next_item:
+        assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+        for junk in (b"", b"junk", b"event", b"event x y z 1,2", b"\xff\xfe", b"event 1 0 0 v,9\n", b"gone\n"):
+            client.publish(keys[0], junk)
+        await publish_all(bridge, "r", 2, end=True)
+        assert [(await next_item()).data for _ in range(2)] == [0, 1]
+        assert await next_item() is END_SENTINEL
+
+
+async def test_an_orphan_is_ended_with_the_bounds_of_its_writer(
+    make: Make, client: redis.Redis, keys: tuple[str, str]
+) -> None:
+    writer = make(lease_seconds=0.3, queue_maxsize=5, stream_ttl_seconds=100)
+    await publish_all(writer, "r", 5)
+    await writer.close()
+    async with make(lease_seconds=0.3, queue_maxsize=2, stream_ttl_seconds=5000, max_stream_bytes=1) as reader:
+        assert numbers(await read(reader, "r")) == list(range(5))
+        assert numbers(await read(reader, "r", "0")) == list(range(5))
+        assert await reader.end_reason("r") == "orphaned"
+        assert 0 < int(client.pttl(keys[0])) <= 100_000
+
+
+async def test_a_reader_that_may_not_write_ends_no_orphan_and_reads_on(
+    make: Make, client: redis.Redis, redis_url: str, key_prefix: str
+) -> None:
+    user = f"reader-{key_prefix.replace(':', '-')}"
+    client.acl_setuser(user, enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all", "-@write"])
+    borrowed = redis.asyncio.Redis.from_url(redis_url, username=user, password="any")  # noqa: S106  # any will do
+    try:
+        writer, other = make(lease_seconds=0.3), make()
+        await publish_all(writer, "r", 1)
+        await writer.close()
+        async with other, make(redis_url=None, client=borrowed, lease_seconds=0.3) as reader:
+            async with reading(reader, "r", heartbeat_interval=0.3) as next_item:
+                assert (await next_item()).data == 0
+                for _ in range(4):
+                    assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+                await publish_all(other, "r", 1, start=1, end=True)
+                assert (await next_item()).data == 1
+                assert await next_item() is END_SENTINEL
+            assert reader.stats().orphaned == 0
+    finally:
+        await borrowed.aclose()
+        client.acl_deluser(user)
+
+
+async def test_a_short_check_interval_does_not_doubt_a_slow_server(make: Make, redis_url: str) -> None:
+    async with cutting_proxy(redis_url) as proxy, make(redis_url=proxy.url, check_interval_seconds=0.01) as bridge:
+        async with reading(bridge, "r", heartbeat_interval=0.3) as next_item:
+            await publish_all(bridge, "r", 1)
+            assert (await next_item()).data == 0
+            proxy.flows.clear()
+            assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            proxy.flows.set()
+            await publish_all(bridge, "r", 1, start=1)
+            assert (await next_item()).data == 1
+        assert bridge.stats().reconnects == 0
+
+
+async def test_flushall_in_mid_stream_is_a_gap_and_a_new_stream(make: Make) -> None:
+    with EmbeddedValkey() as server, redis.Redis.from_url(server.url) as client:
+        async with make(redis_url=server.url) as bridge, reading(bridge, "r") as next_item:
+            await publish_all(bridge, "r", 3)
+            events = [await next_item() for _ in range(3)]
+            client.flushall()
+            await publish_all(bridge, "r", 2, start=3, end=True)
+            assert await next_item() == StreamGap(events[-1].id, None, None)
+            assert numbers(await read(bridge, "r")) == [3, 4]
