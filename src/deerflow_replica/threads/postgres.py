@@ -63,7 +63,10 @@ class PostgresThreadMap(ThreadMap):
         await self._database.close()
 
     async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
-        found = await self._fetch("read", {"keys": list(keys)})
+        if len(keys) == 1:  # without an array: planned and sent in less time
+            found = await self._fetch("read_one", {"key": keys[0]})
+        else:
+            found = await self._fetch("read", {"keys": list(keys)})
         return found[0][0], {values[1]: Row(*values[1:]) for values in found if values[1] is not None}
 
     async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:

@@ -35,6 +35,12 @@ SELECT clock.now, thread_id, user_id, assistant_id, display_name, status, metada
 FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS clock
 LEFT JOIN {table} ON tenant = %(tenant)s AND thread_id = ANY(%(keys)s::text[])
 
+-- name: read_one
+SELECT clock.now, thread_id, user_id, assistant_id, display_name, status, metadata,
+       created_at, updated_at, version, ttl, expires_at, deleted_at, change
+FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS clock
+LEFT JOIN {table} ON tenant = %(tenant)s AND thread_id = %(key)s
+
 -- name: read_locked
 WITH locked AS MATERIALIZED (
     SELECT thread_id, user_id, assistant_id, display_name, status, metadata,
