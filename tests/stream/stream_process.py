@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
+from deerflow_replica.errors import StreamError
 from deerflow_replica.stream import RedisStreamBridge
 
 
@@ -13,13 +16,23 @@ async def main(url: str, prefix: str, run_id: str, count: int, mode: str) -> Non
         for number in range(count):
             await bridge.publish(run_id, "n", number)
             if number % 50 == 0:
-                await asyncio.sleep(0.005)
+                await bridge.flush()
         if mode == "end":
             await bridge.publish_end(run_id)
         else:
             await bridge.flush()
             print("published", flush=True)  # noqa: T201  # what the test waits for
-            await asyncio.Event().wait()
+            await asyncio.to_thread(sys.stdin.readline)
+            for call in (bridge.publish(run_id, "n", count), bridge.flush(run_id), bridge.publish_end(run_id)):
+                print(await _outcome(call), flush=True)  # noqa: T201  # what the test waits for
+
+
+async def _outcome(call: Coroutine[Any, Any, None]) -> str:
+    try:
+        await call
+    except StreamError as error:
+        return type(error).__name__
+    return "stored"
 
 
 if __name__ == "__main__":

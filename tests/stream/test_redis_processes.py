@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).with_name("stream_process.py")
 @asynccontextmanager
 async def producer(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(SCRIPT), *arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable, str(SCRIPT), *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
         yield process
@@ -91,23 +91,26 @@ async def test_a_living_producer_that_is_silent_is_left_alone(redis_url: str, ke
 
 
 async def test_the_late_owner_of_an_orphan_is_told(redis_url: str, key_prefix: str) -> None:
-    from deerflow_replica.errors import StreamEndedError
-
-    async with RedisStreamBridge(
-        redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.3, check_interval_seconds=0.1
-    ) as reader:
-        late = RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.3)
-        async with late:
-            await late.publish("r", "n", 0)
-            await late.flush()
-            await late._lease.close()  # what a stopped process does: nothing
-            assert (await read(reader, "r"))[-1] is END_SENTINEL
-            await late.publish("r", "n", 1)
-            with pytest.raises(StreamEndedError):
-                await late.flush("r")
-            with pytest.raises(StreamEndedError):
-                await late.publish("r", "n", 2)
-            with pytest.raises(StreamEndedError):
-                await late.publish_end("r")
+    async with (
+        RedisStreamBridge(
+            redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.3, check_interval_seconds=0.1
+        ) as reader,
+        producer(redis_url, key_prefix, "r", "1", "wait") as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert await process.stdout.readline() == b"published\n"
+        process.send_signal(signal.SIGSTOP)
+        try:
+            event, end = await read(reader, "r")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert isinstance(event, StreamEvent)
+        assert end is END_SENTINEL
         assert await reader.end_reason("r") == "orphaned"
+        process.stdin.write(b"go on\n")
+        answers = [await process.stdout.readline() for _ in range(3)]
+        assert answers == [b"stored\n", b"StreamEndedError\n", b"StreamEndedError\n"]
+        assert await process.wait() == 0
+        assert len(await read(reader, "r")) == 2
         await until(lambda: reader.stats().topics == 0)
