@@ -11,6 +11,7 @@ import pytest
 
 from ..threads.base import ThreadMap
 from ..threads.values import ThreadRecord
+from ._contract import Contract
 
 Build: TypeAlias = Callable[..., ThreadMap]
 
@@ -35,12 +36,7 @@ HOSTILE_IDS = (
 BAD_IDS: tuple[Any, ...] = ("", "x" * 256, "a\x00b", "a\nb", "a\x7f", "\ud800", None, 7, b"t", ["t"])
 
 
-@pytest.mark.anyio
-class ThreadMapFixtures:
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
-
+class ThreadMapFixtures(Contract):
     @pytest.fixture
     def build(self) -> Build:
         """A function that makes one more replica's map on this test's store, with the common keywords it is given."""

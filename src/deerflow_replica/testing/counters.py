@@ -14,6 +14,7 @@ import pytest
 from ..counters.base import ModelCounters
 from ..counters.values import LATENCY_BOUNDS, ModelTotals
 from ..errors import StoreUnavailableError
+from ._contract import Contract
 
 Build = Callable[..., ModelCounters]
 
@@ -36,17 +37,11 @@ def numbers(totals: ModelTotals) -> dict[str, int]:
     return {name: value for name, value in fields.items() if type(value) is int and value}
 
 
-class ModelCountersContract:
+class ModelCountersContract(Contract):
     """Define the fixture `build`: a function that makes new counters (not opened) of its keywords.
 
     Counters that replicas share pass `SharedModelCountersContract`, too.
     """
-
-    pytestmark = pytest.mark.anyio
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
 
     @pytest.fixture
     def build(self) -> Build:

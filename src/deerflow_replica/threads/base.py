@@ -214,12 +214,8 @@ class ThreadMap(ABC):
         """
         key, user = validation.thread_key(thread_id), inputs.user_or_any(user_id)
         changes = Changes(
-            assistant_id=UNSET
-            if assistant_id is UNSET
-            else validation.optional_text("assistant_id", assistant_id, 255),
-            display_name=UNSET
-            if display_name is UNSET
-            else validation.optional_text("display_name", display_name, 1024),
+            assistant_id=inputs.kept_or_text("assistant_id", assistant_id, 255),
+            display_name=inputs.kept_or_text("display_name", display_name, 1024),
             status=UNSET if status is UNSET else validation.status_text(status),
             metadata=validation.metadata_text(metadata),
             replace_metadata=bool(replace_metadata),
