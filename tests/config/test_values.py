@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 from hypothesis import given
-from hypothesis import strategies as st
 
 from deerflow_replica import AppConfig
 from deerflow_replica.config.targets import Target, masked, memory_folder, place_of, target_of
 from deerflow_replica.errors import ConfigError
+from plain_data import wholes
 
 POSTGRES = {"database": {"backend": "postgres", "postgres_url": "postgresql://h/d", "postgres_schema": "app"}}
 
@@ -207,26 +207,6 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place_of(config.evolve({"stream_bridge": {"redis_url": "redis://i"}}), "stream_bridge.redis_url") is None
     assert masked(target_of(config, "stream_bridge").url) == "redis://:***@h"
     assert "pw" not in repr(target_of(config, "stream_bridge"))
-
-
-texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=8).filter(
-    lambda text: not text.startswith("$")
-)
-scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | texts
-plain = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=12
-)
-opaque = st.dictionaries(texts, plain, max_size=4)
-wholes = st.fixed_dictionaries(
-    {},
-    optional={
-        "weather": opaque,
-        "tools": st.lists(opaque, max_size=3),
-        "memory": st.fixed_dictionaries({"backend_config": opaque}, optional={"enabled": st.booleans()}),
-        "title": st.fixed_dictionaries({"max_words": st.integers(1, 20)}),
-        "user_thread_mapping": st.fixed_dictionaries({}, optional={"type": st.just("memory"), "future": plain}),
-    },
-)
 
 
 @given(wholes)

@@ -40,7 +40,8 @@ def config_commands() -> typer.Typer:
 
 def show(config: ConfigPath = None, extensions: ExtensionsPath = None, format: FormatOption = None) -> None:
     """Print the effective configuration, defaults included, without its secrets."""
-    say(_rendered(read_config(config, extensions).to_mapping(), format or Format.YAML))
+    shown = read_config(config, extensions).to_mapping()
+    say(_rendered(dict(_leaves(shown)) if format is Format.TEXT else shown, format or Format.YAML))
 
 
 def validate(
@@ -58,7 +59,7 @@ def validate(
         problems = [{"text": str(problem), **dataclasses.asdict(problem)} for problem in error.problems]
     for line in [*warnings, *(problem["text"] for problem in problems)]:
         typer.echo(line, err=True)
-    if format in (Format.YAML, Format.JSON):
+    if format is not None and format is not Format.TEXT:
         say(_rendered({"valid": not problems, "problems": problems, "warnings": warnings}, format))
     elif not problems:
         say("valid")
@@ -68,11 +69,11 @@ def validate(
 
 def schema(config: ConfigPath = None, extensions: ExtensionsPath = None, format: FormatOption = None) -> None:
     """Print the JSON schema of config.yaml (draft 2020-12), for editors; it is the same for every file."""
-    say(_rendered(AppConfig.model_json_schema(), Format.YAML if format == Format.YAML else Format.JSON))
+    say(_rendered(AppConfig.model_json_schema(), Format.YAML if format is Format.YAML else Format.JSON))
 
 
 def explain(
-    key: Annotated[str, typer.Argument(help="A dotted key, like models.0.name.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A dotted key, like models.0.name.")],
     config: ConfigPath = None,
     extensions: ExtensionsPath = None,
     format: FormatOption = None,
@@ -97,14 +98,14 @@ def _rendered(data: Mapping[str, Any], format: Format) -> str:
         return json.dumps(plain, indent=2)
     if format is Format.YAML:
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120).rstrip("\n")
-    return "\n".join(f"{key}: {_on_one_line(value)}" for key, value in _lines(plain))
+    return "\n".join(f"{key}: {_on_one_line(value)}" for key, value in plain.items())
 
 
-def _lines(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Leaves by their dotted keys."""
+def _leaves(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """By their dotted keys; lists stay whole."""
     for key, value in data.items():
         if isinstance(value, dict) and value:
-            yield from ((f"{key}.{below}", leaf) for below, leaf in _lines(value))
+            yield from ((f"{key}.{below}", leaf) for below, leaf in _leaves(value))
         else:
             yield key, value
 

@@ -35,5 +35,7 @@ _EFFECTS: Mapping[Path, TakesEffect] = MappingProxyType(
 
 def takes_effect(path: Path) -> TakesEffect:
     """By the longest known beginning of the path; whatever is not known needs a restart."""
-    beginnings = (path[:length] for length in range(len(path), 0, -1))
-    return next((_EFFECTS[beginning] for beginning in beginnings if beginning in _EFFECTS), "restart")
+    for length in range(len(path), 0, -1):
+        if path[:length] in _EFFECTS:
+            return _EFFECTS[path[:length]]
+    return "restart"

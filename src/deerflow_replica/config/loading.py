@@ -147,7 +147,8 @@ def _extensions_document(path: str | os.PathLike[str] | None, env: Mapping[str, 
         return read_json(_text(named, "DEER_FLOW_EXTENSIONS_CONFIG_PATH"), named)
     for name in _EXTENSION_FILES:
         if (root / name).is_file():
-            return read_json(_text(str(root / name), None), str(root / name))
+            found = name if not env.get("DEER_FLOW_PROJECT_ROOT") else str(root / name)
+            return read_json(_text(found, None), found)
     return None
 
 
