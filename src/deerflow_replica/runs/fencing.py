@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from ..errors import StoreUnavailableError
+
+_LOG = logging.getLogger(__name__)
+_RETRY_SECONDS = 0.2
 
 
 class _Fence:
@@ -33,11 +39,33 @@ class _Fence:
 
 
 class _PooledFence(_Fence):
-    """Over a pool: asks again inside the transaction, and uses an explicit one.
+    """Over a pool: asks again inside the transaction, uses an explicit one, and does not fail with the server.
 
     A process that is stopped before the commit was sent leaves a transaction that the server ends before the lease
-    lapses (`open_pool`); a pipeline's implicit one would wait for the process to go on, and commit.
+    lapses (`open_pool`); a pipeline's implicit one would wait for the process to go on, and commit. A server that
+    restarts is waited for while the lease holds: every operation of the saver may safely run twice.
     """
+
+    async def aput(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._answered(super().aput, *args, **kwargs)
+
+    async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
+        await self._answered(super().aput_writes, *args, **kwargs)
+
+    async def aget_tuple(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._answered(super().aget_tuple, *args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+
+    async def _answered(self, ask: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        from .._drivers.postgres import postgres_errors
+
+        while True:
+            self.check_lease()
+            try:
+                with postgres_errors():
+                    return await ask(*args, **kwargs)
+            except StoreUnavailableError as error:
+                _LOG.warning("a checkpoint waits: %s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[Any]:
