@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 DEERFLOW_SECTIONS = frozenset(
     {
-        "acp_agents", "agent_storage", "agents_api", "auth", "channel_connections", "channels", "dedupe_storage",
-        "guardrails", "input_polish", "logging", "loop_detection", "max_recursion_limit", "oidc", "read_before_write",
-        "run_events", "safety_finish_reason", "sandbox", "scheduler", "skill_evolution", "skills", "subagent_batches",
-        "subagent_runtime", "subagents", "suggestions", "summarization", "tavily", "token_budget", "token_usage",
-        "tool_groups", "tool_output", "tool_progress", "tool_search", "tools", "uploads", "verbose",
+        "acp_agents", "agent_storage", "agents_api", "auth", "authorization", "channel_connections", "channels",
+        "dedupe_storage", "guardrails", "input_polish", "llm_call", "logging", "loop_detection",
+        "max_recursion_limit", "mcp_tasks", "oidc", "read_before_write", "run_events", "safety_finish_reason",
+        "sandbox", "scheduler", "skill_evolution", "skill_scan", "skills", "subagent_batches", "subagent_runtime",
+        "subagents", "suggestions", "summarization", "tavily", "token_budget", "token_usage", "tool_groups",
+        "tool_output", "tool_progress", "tool_search", "tools", "uploads", "verbose",
     }
 )  # fmt: skip
 _FREE = frozenset({"extensions"})
