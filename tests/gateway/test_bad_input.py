@@ -89,6 +89,26 @@ async def test_an_offset_beyond_every_database_is_refused(stored: Replica, graph
         assert (await client.post(path, json={"offset": 2**63 - 1})).status_code == 422
 
 
+async def test_a_replica_id_that_no_header_holds_is_no_failure(graphs: dict[str, Any]) -> None:
+    config = AppConfig.from_mapping({**IN_MEMORY, "replica": {"id": "réplica ✓\r\nx: y"}})
+    async with open_replica(config) as replica, in_process(create_app(replica, graphs)) as client:
+        answer = await client.get("/ok")
+        assert answer.status_code == 200
+        assert answer.headers["x-replica-id"].startswith("r%C3%A9plica")
+        assert "x" not in answer.headers
+
+
+async def test_a_factory_keeps_the_defaults_of_its_own_parameters(replica: Replica, graphs: dict[str, Any]) -> None:
+    def make(model: str = "small", *, loud: bool = False) -> Any:
+        assert (model, loud) == ("small", False)
+        return graphs["agent"]
+
+    async with in_process(create_app(replica, {"agent": make})) as client:
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        answer = await client.post(f"/threads/{thread}/runs/wait", json={"assistant_id": "agent", "input": {}})
+    assert answer.json() == {"total": 0}
+
+
 @pytest.mark.parametrize("given", [5, "agent"])
 def test_what_is_no_graph_is_refused_by_name(given: Any) -> None:
     with pytest.raises(TypeError, match="agent"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -110,7 +111,7 @@ class _ReplicaIdHeader:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start" and (replica_id := self._gateway.replica_id):
-                message["headers"] = [*message["headers"], (b"x-replica-id", replica_id.encode("latin-1"))]
+                message["headers"] = [*message["headers"], (b"x-replica-id", quote(replica_id).encode())]
             await send(message)
 
         return await self._app(scope, receive, send_with_id)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 from langgraph.pregel import Pregel
@@ -95,13 +96,21 @@ def _factory(name: str, source: Any) -> Factory:
     raise TypeError(f"graph {name!r} is a {type(source).__name__}: {hint}")
 
 
+def _is_for_us(parameter: inspect.Parameter) -> bool:
+    wanted = parameter.default is parameter.empty or parameter.name in ("replica", "config")
+    return wanted and parameter.kind in _POSITIONAL
+
+
 def _parameters(factory: Factory) -> tuple[str, ...]:
-    """What to pass, in order: `replica` goes to a parameter of that name, the config to the other one."""
+    """What to pass, in order: `replica` goes to a parameter of that name, the config to the other one.
+
+    A parameter with a default keeps it, unless its name asks for one of the two.
+    """
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError:  # a builtin without a signature
         return ()
-    names = [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]
+    names = [parameter.name for parameter in takewhile(_is_for_us, parameters)]
     if not names:
         return ()
     if names[0] == "replica":
