@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import redis
+from redis.asyncio import Redis as AsyncRedis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamGap
@@ -130,7 +131,7 @@ async def test_a_reader_that_may_not_write_ends_no_orphan_and_reads_on(
 ) -> None:
     user = f"reader-{key_prefix.replace(':', '-')}"
     client.acl_setuser(user, enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all", "-@write"])
-    borrowed = redis.asyncio.Redis.from_url(redis_url, username=user, password="any")  # noqa: S106  # any will do
+    borrowed = AsyncRedis.from_url(redis_url, username=user, password="any")  # noqa: S106  # any will do
     try:
         writer, other = make(lease_seconds=0.3), make()
         await publish_all(writer, "r", 1)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypedDict
 
 import orjson
 
@@ -93,9 +93,27 @@ class StreamStats:
     connections: int = 0
 
 
+class StreamOptions(TypedDict, total=False):
+    """The keywords that every backend's constructor takes: the fields of `StreamSettings`, with its defaults."""
+
+    queue_maxsize: int
+    max_event_bytes: int
+    max_stream_bytes: int
+    live_window: int
+    invalid_cursor: InvalidCursor
+    resume_gap: ResumeGap
+    stream_ttl_seconds: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """The bounds and choices that every backend has. Raises `ConfigError` for a value that cannot be meant."""
+    """The bounds and choices that every backend has. Raises `ConfigError` for a value that cannot be meant.
+
+    Retained are the newest `queue_maxsize` events of a run, fewer if their data exceed `max_stream_bytes`; an attached
+    reader may lag `live_window` events. A cursor that is no id is as none (`invalid_cursor="replay"`) or gives only
+    what comes next ("tail"); `resume_gap="strict"` is a gap also when only the cursor's own event is gone.
+    `stream_ttl_seconds` without a publish delete a stream (0 or None: never).
+    """
 
     queue_maxsize: int = 256
     max_event_bytes: int = 8 * 2**20

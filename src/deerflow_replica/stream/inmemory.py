@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
+from typing import Unpack
 
 from ..errors import StreamEndedError, StreamUnavailableError
-from .base import InvalidCursor, ResumeGap, StreamBridge, StreamItem, StreamSettings, StreamStats
+from .base import StreamBridge, StreamItem, StreamOptions, StreamSettings, StreamStats
 from .hub import Hub, Subscriber, Topic
 from .ring import Ring
 
@@ -19,34 +20,14 @@ _TRIM_STEP = 64
 class InMemoryStreamBridge(StreamBridge):
     """Streams of this process, gone with it. Every `publish` stores at once and never waits for a reader.
 
-    Retained are the newest `queue_maxsize` events of a run, fewer if their data exceed `max_stream_bytes`; an attached
-    reader may lag `live_window` events. `stream_ttl_seconds` without a publish delete a stream (0 or None: never).
+    Keywords are the fields of `StreamSettings`: `queue_maxsize`, `max_event_bytes`, `max_stream_bytes`, `live_window`,
+    `invalid_cursor`, `resume_gap`, `stream_ttl_seconds`.
     """
 
     supports_cross_process = False
 
-    def __init__(
-        self,
-        *,
-        queue_maxsize: int = 256,
-        max_event_bytes: int = 8 * 2**20,
-        max_stream_bytes: int = 64 * 2**20,
-        live_window: int = 8192,
-        invalid_cursor: InvalidCursor = "replay",
-        resume_gap: ResumeGap = "exact",
-        stream_ttl_seconds: float | None = 86400,
-    ) -> None:
-        super().__init__(
-            StreamSettings(
-                queue_maxsize=queue_maxsize,
-                max_event_bytes=max_event_bytes,
-                max_stream_bytes=max_stream_bytes,
-                live_window=live_window,
-                invalid_cursor=invalid_cursor,
-                resume_gap=resume_gap,
-                stream_ttl_seconds=stream_ttl_seconds,
-            )
-        )
+    def __init__(self, **options: Unpack[StreamOptions]) -> None:
+        super().__init__(StreamSettings(**options))
         self._streams = _Streams(self._settings, self._enter)
         self._published = 0
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._drivers.redis import Command, Lane, RedisServer, ResponseError, Script, is_transient
 from ..errors import StreamError, StreamUnavailableError
 from .backoff import Backoff
+from .base import StreamSettings
 from .buffer import Buffer, Item, Run
 from .keys import StreamKeys
 from .lease import Lease
@@ -28,6 +30,11 @@ class Limits(NamedTuple):
     queue_maxsize: int
     max_stream_bytes: int
     ttl_ms: int
+
+    @classmethod
+    def of(cls, settings: StreamSettings) -> Limits:
+        ttl_ms = math.ceil((settings.stream_ttl_seconds or 0) * 1000)
+        return cls(settings.queue_maxsize, settings.max_stream_bytes, ttl_ms)
 
     def arguments(self, writer: str, *, owns: bool, runs: int) -> tuple[str | int, ...]:
         return (writer, int(owns), *self, _GRACE_MS, _PUSH_LIMIT, runs)

@@ -6,15 +6,14 @@ import math
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
 
 from .._drivers.redis import Command, Lane, RedisServer, Script, check_version
 from ..errors import ConfigError, ConfigProblem, StreamError, StreamUnavailableError
 from .base import (
-    InvalidCursor,
-    ResumeGap,
     StreamBridge,
     StreamItem,
+    StreamOptions,
     StreamSettings,
     StreamStats,
     at_least,
@@ -57,6 +56,7 @@ class RedisStreamBridge(StreamBridge):
 
     `ack="pipelined"`: `publish` returns once the event is encoded and buffered, and one batch at a time is on its way;
     `publish_end` and `flush` wait for the server. `ack="server"`: every `publish` waits for it.
+    Further keywords are the fields of `StreamSettings`, which every backend has.
     A `client` is borrowed: connections of our own are made with its settings, and it is never changed or closed.
     `async with` connects: `StreamUnavailableError` without a server within `connect_timeout_seconds`, `ConfigError`
     if it is too old. Without it the first call connects.
@@ -69,13 +69,6 @@ class RedisStreamBridge(StreamBridge):
         *,
         redis_url: str | None = None,
         client: Redis | None = None,
-        queue_maxsize: int = 256,
-        max_event_bytes: int = 8 * 2**20,
-        max_stream_bytes: int = 64 * 2**20,
-        live_window: int = 8192,
-        invalid_cursor: InvalidCursor = "replay",
-        resume_gap: ResumeGap = "exact",
-        stream_ttl_seconds: float | None = 86400,
         key_prefix: str = "deerflow:stream_bridge",
         max_connections: int | None = None,
         push: Literal["pubsub", "xread"] = "pubsub",
@@ -88,16 +81,9 @@ class RedisStreamBridge(StreamBridge):
         check_interval_seconds: float = 5.0,
         unavailable_after_seconds: float = 60.0,
         lease_seconds: float | None = 15.0,
+        **options: Unpack[StreamOptions],
     ) -> None:
-        settings = StreamSettings(
-            queue_maxsize=queue_maxsize,
-            max_event_bytes=max_event_bytes,
-            max_stream_bytes=max_stream_bytes,
-            live_window=live_window,
-            invalid_cursor=invalid_cursor,
-            resume_gap=resume_gap,
-            stream_ttl_seconds=stream_ttl_seconds,
-        )
+        settings = StreamSettings(**options)
         super().__init__(settings)
         one_of("push", push, ("pubsub", "xread"))
         one_of("ack", ack, ("pipelined", "server"))
@@ -123,7 +109,7 @@ class RedisStreamBridge(StreamBridge):
         self._keys = StreamKeys(key_prefix)
         self._server = RedisServer(url=redis_url, client=client, timeout_seconds=connect_timeout_seconds)
         self._lane = Lane(self._server, [APPEND, READ, CLEANUP])
-        limits = Limits(queue_maxsize, max_stream_bytes, math.ceil((stream_ttl_seconds or 0) * 1000))
+        limits = Limits.of(settings)
         self._lease = Lease(self._keys.owner(bridge_id), lease_seconds, self._lane)
         self._publisher = Publisher(
             bridge_id,
