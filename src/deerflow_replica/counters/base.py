@@ -66,6 +66,7 @@ class ModelCounters(ABC):
         self._flushed_events = 0
         self._written_at = time.monotonic()
         self._writes: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Future[None] | None = None
         self._state: Literal["new", "open", "closed"] = "new"
 
     # Opening and closing
@@ -84,7 +85,7 @@ class ModelCounters(ABC):
             self._flusher.start()
 
     async def close(self) -> None:
-        """Write what is left and disconnect.
+        """Write what is left and disconnect, also when cancelled meanwhile.
 
         Raises `StoreUnavailableError`, after logging how many events are lost, when the store is away.
         """
@@ -92,7 +93,8 @@ class ModelCounters(ABC):
             was_open, self._state = self._state == "open", "closed"
             self._ledger.close()
             if was_open:
-                await self._flush_and_shut()
+                self._closing = asyncio.ensure_future(self._flush_and_shut())
+                await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
         await self.setup()
@@ -348,8 +350,8 @@ class ModelCounters(ABC):
             await self._stop_flusher()
             await self._runner.acall(self._flush_through(self._ledger.events, self._tries))
         except BaseException:
-            lost = self._ledger.events - self._flushed_events
-            _LOG.error("%d events of model counters are lost", lost)
+            if lost := self._ledger.events - self._flushed_events:
+                _LOG.error("%d events of model counters are lost", lost)
             raise
         finally:
             await self._shut()

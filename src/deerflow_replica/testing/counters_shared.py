@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from ..counters.base import ModelCounters
@@ -109,6 +110,15 @@ class SharedModelCountersContract(ModelCountersContract):
         async with build(flush_interval_seconds=3600) as counters:
             counters.record("m", "success")
         assert (await sibling.totals())["m"].call_count == 1
+
+    async def test_a_cancelled_close_writes_what_is_left(self, build: Build, sibling: ModelCounters) -> None:
+        counters = build(flush_interval_seconds=3600)
+        await counters.setup()
+        counters.record("m", "success")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await counters.close()
+        await self.sees(sibling, 1)
 
     async def sees(self, replica: ModelCounters, calls: int, *, within_seconds: float = 10.0) -> None:
         """Wait until the replica's totals have so many calls of the model `m`."""
