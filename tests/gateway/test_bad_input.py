@@ -43,6 +43,7 @@ def _nested(levels: int) -> Any:
 
 
 UNSTORABLE = {"deep": _nested(300), "large": {"a": 2**63}}
+THREAD = "0b7c1a9e-3f5d-4c55-9a0b-8d1f2e3a4b5c"
 NUL = {"value": {"a": "\0"}, "key": {"\0": 1}}
 
 
@@ -87,6 +88,36 @@ async def test_numbers_come_back(stored: Replica, graphs: dict[str, Any], number
 async def test_an_offset_beyond_every_database_is_refused(stored: Replica, graphs: dict[str, Any], path: str) -> None:
     async with in_process(create_app(stored, graphs)) as client:
         assert (await client.post(path, json={"offset": 2**63 - 1})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"config": {"recursion_limit": "many"}}, "config.recursion_limit"),
+        ({"config": {"recursion_limit": 0}}, "config.recursion_limit"),
+        ({"config": {"max_concurrency": "many"}}, "config.max_concurrency"),
+        ({"config": {"tags": "abc"}}, "config.tags"),
+        ({"config": {"configurable": []}}, "config.configurable"),
+        ({"config": {"metadata": 1}}, "config.metadata"),
+        ({"config": {"configurable": {"checkpoint_id": 7}}}, "checkpoint_id"),
+        ({"config": {"configurable": {"checkpoint_ns": 7}}}, "checkpoint_ns"),
+        ({"checkpoint": {"checkpoint_id": "\0"}}, "checkpoint_id"),
+        ({"checkpoint_id": "\0"}, "checkpoint_id"),
+        ({"command": {}}, "command"),
+        ({"command": {"resume": None}}, "command"),
+        ({"command": {"goto": 5}}, "command.goto"),
+    ],
+    ids=str,
+)
+async def test_a_wrong_field_of_a_run_is_named(
+    replica: Replica, graphs: dict[str, Any], wrong: Any, named: str
+) -> None:
+    async with in_process(create_app(replica, graphs, authenticate=by_header), "u") as client:
+        body = {"assistant_id": "agent", "input": {}, "if_not_exists": "create", **wrong}
+        answer = await client.post(f"/threads/{THREAD}/runs", json=body)
+        assert answer.status_code == 422, answer.text
+        assert named in answer.json()["detail"]
+    assert await replica.threads.owner_of(THREAD) is None
 
 
 async def test_a_replica_id_that_no_header_holds_is_no_failure(graphs: dict[str, Any]) -> None:

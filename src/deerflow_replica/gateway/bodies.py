@@ -20,6 +20,7 @@ Uuid = Annotated[str, BeforeValidator(as_uuid)]
 Document = dict[str, Any]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31)]
+Positive = Annotated[int, Field(ge=1)]
 Pair = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
@@ -64,6 +65,16 @@ class SearchAssistants(Body):
     offset: Offset = 0
 
 
+class ConfigBody(Body):
+    model_config = ConfigDict(extra="allow")
+
+    tags: list[str] | None = None
+    recursion_limit: Positive | None = None
+    max_concurrency: Positive | None = None
+    configurable: Document | None = None
+    metadata: Document | None = None
+
+
 class CommandBody(Body):
     resume: Any = None
     update: Document | list[Pair] | None = None
@@ -74,7 +85,7 @@ class CreateRun(Body):
     assistant_id: str
     input: Any = None
     command: CommandBody | None = None
-    config: Document | None = None
+    config: ConfigBody | None = None
     context: Document | None = None
     metadata: Document | None = None
     stream_mode: str | list[str] | None = None

@@ -9,7 +9,7 @@ from langgraph.types import Command, Send
 
 from ..runs.request import RunRequest
 from .access import require_thread, take_thread
-from .bodies import CommandBody, CreateRun
+from .bodies import CommandBody, ConfigBody, CreateRun
 from .filters import checked_modes
 from .graphs import ServedGraph, context_of
 from .ids import system_assistant_id
@@ -30,13 +30,14 @@ _OURS = frozenset({"thread_id", "run_id", "user_id", "assistant_id", "graph_id",
 
 
 async def prepared(call: Call, run_id: str) -> RunRequest:
-    """The run that the body asks for, checked, on a thread that this user may use."""
+    """The run that the body asks for, checked before a thread is taken, on a thread that this user may use."""
     body: CreateRun = call.body
     graph = _graph(call, body)
     modes = _modes(body)
     given = _input(body)
+    config = run_config(body, _identity(call, graph, run_id))
     await _open_thread(call, body)
-    return _request(call, body, graph, run_id, modes, given)
+    return _request(call, body, graph, run_id, modes, given, config)
 
 
 def _graph(call: Call, body: CreateRun) -> ServedGraph:
@@ -62,6 +63,8 @@ def _input(body: CreateRun) -> Any:
 
 
 def _command(body: CommandBody) -> Command[Any]:
+    if body.resume is None and body.update is None and body.goto is None:
+        raise unprocessable("command: resume, update or goto is wanted")
     update: Any = body.update
     if isinstance(update, list):
         update = [(key, value) for key, value in update]
@@ -90,12 +93,16 @@ async def _open_thread(call: Call, body: CreateRun) -> None:
 
 
 def _request(
-    call: Call, body: CreateRun, graph: ServedGraph, run_id: str, modes: tuple[str, ...], given: Any
+    call: Call,
+    body: CreateRun,
+    graph: ServedGraph,
+    run_id: str,
+    modes: tuple[str, ...],
+    given: Any,
+    config: Mapping[str, Any],
 ) -> RunRequest:
     replica: Replica = call.replica
-    names = {"graph_id": graph.name, "assistant_id": system_assistant_id(graph.name)}
-    identity = {"thread_id": call.thread_id, "run_id": run_id, **names, **_identity(call.user_id)}
-    config = run_config(body, identity)
+    names = _names(graph)
     return RunRequest(
         open_graph=lambda: graph.opened(replica, config),
         context_for=lambda opened: context_of(
@@ -122,13 +129,14 @@ def _request(
 
 def run_config(body: CreateRun, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The run's config: what the client may say of it, and who it is by the server's own word."""
-    given = body.config or {}
-    configurable = {**_mapping(given, "configurable"), **_mapping_of("checkpoint", body.checkpoint)}
+    given = body.config or ConfigBody()
+    configurable = {**(given.configurable or {}), **(body.checkpoint or {})}
     if body.checkpoint_id is not None:
         configurable["checkpoint_id"] = body.checkpoint_id
+    _check_checkpoint(configurable)
     return {
-        **{key: given[key] for key in _CLIENT_CONFIG if given.get(key) is not None},
-        "metadata": {**_mapping(given, "metadata"), **(body.metadata or {}), **identity},
+        **given.model_dump(include=set(_CLIENT_CONFIG), exclude_none=True),
+        "metadata": {**(given.metadata or {}), **(body.metadata or {}), **identity},
         "configurable": {**{key: value for key, value in configurable.items() if not is_ours(key)}, **identity},
     }
 
@@ -138,17 +146,18 @@ def is_ours(key: str) -> bool:
     return key in _OURS or key.startswith(("__", "langgraph_auth_"))
 
 
-def _identity(user_id: str | None) -> dict[str, str]:
-    return {} if user_id is None else {"user_id": user_id, "langgraph_auth_user_id": user_id}
+def _identity(call: Call, graph: ServedGraph, run_id: str) -> dict[str, str]:
+    user_id = call.user_id
+    user = {} if user_id is None else {"user_id": user_id, "langgraph_auth_user_id": user_id}
+    return {"thread_id": call.thread_id, "run_id": run_id, **_names(graph), **user}
 
 
-def _mapping(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    return _mapping_of(f"config.{key}", given.get(key))
+def _names(graph: ServedGraph) -> dict[str, str]:
+    return {"graph_id": graph.name, "assistant_id": system_assistant_id(graph.name)}
 
 
-def _mapping_of(name: str, value: Any) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise unprocessable(f"{name}: not an object")
-    return value
+def _check_checkpoint(configurable: Mapping[str, Any]) -> None:
+    for name in ("checkpoint_id", "checkpoint_ns"):
+        value = configurable.get(name)
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise unprocessable(f"{name}: not a text that names a checkpoint")
