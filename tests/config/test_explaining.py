@@ -158,7 +158,9 @@ def test_an_explanation_is_frozen_and_hashable(config: AppConfig) -> None:
     ],
 )
 def test_when_a_change_takes_effect(key: str, effect: str) -> None:
-    data: dict[str, Any] = {name: {} for name in ("skills", "subagents")} | {name: [] for name in ("tools", "tool_groups")}
+    data: dict[str, Any] = {name: {} for name in ("skills", "subagents")} | {
+        name: [] for name in ("tools", "tool_groups")
+    }
     held = AppConfig.from_mapping(
         {
             **data,

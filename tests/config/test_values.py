@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,46 @@ def test_what_a_configuration_holds_is_not_resolved_when_it_moves() -> None:
     config = AppConfig.from_mapping({"x": ["$A"], "y": {"k": "$A"}}, env={"A": "$B"})
     for part in ("x", "y"):
         assert config.evolve({"z": config.get(part)}, env={"B": "never"}).get("z") == config.get(part)
+
+
+def test_a_variable_that_evolve_cannot_find() -> None:
+    with pytest.raises(ConfigError, match=r"title\.max_words: the environment variable N is not set"):
+        AppConfig().evolve({"title": {"max_words": "$N"}}, env={})
+    changed = AppConfig().evolve({"memory": {"backend_config": {"model": {"key": "$K", "name": "m"}}}}, env={})
+    assert changed.memory.backend_config["model"]["name"] == "m"
+    with pytest.raises(ConfigError, match=r"memory\.backend_config\.model\.key: .* K is not set"):
+        changed.get("memory.backend_config.model.key")
+
+
+def test_constructors_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVEL", "debug")
+    monkeypatch.setenv("DEERFLOW_REPLICA__LOG_LEVEL", "error")
+    assert AppConfig(log_level="$LEVEL").log_level == "$LEVEL"
+    assert AppConfig().log_level == "info"
+    assert AppConfig.model_validate({"x": "$LEVEL"}).get("x") == "$LEVEL"
+    assert AppConfig().model_copy(update={"log_level": "$LEVEL"}).log_level == "$LEVEL"
+
+
+def test_unknown_names_are_attributes_where_the_name_is_free() -> None:
+    config: Any = AppConfig.from_mapping({"weather": {"a": 1}, "memory": {"max_facts": 3}, "json": 1}, env={})
+    assert config.weather == {"a": 1}
+    assert config.memory.max_facts == 3
+    assert callable(config.json)
+    assert config.get("json") == 1
+    with pytest.raises(AttributeError):
+        _ = config.memory.no_such_name
+
+
+def test_strict_takes_what_deerflow_has_names_for() -> None:
+    data = {
+        "models": [{"name": "m", "anything": 1}],
+        "extensions": {"anything": {"goes": 1}},
+        "tools": [{"name": "web"}],
+        "sandbox": {"anything": 1},
+        "memory": {"max_facts": 3, "backend_config": {"anything": 1}},
+        "mcp_tasks": {},
+    }
+    assert AppConfig.from_mapping(data, env={}, strict=True).warnings == ()
 
 
 def test_evolve_is_validated_and_names_the_key() -> None:
@@ -116,6 +159,24 @@ def test_the_first_of_equal_names_is_the_model() -> None:
     assert model is not None
     assert model.model == "1"
     assert config.get_model_config("n") is None
+
+
+def test_a_pickle_carries_no_hash_to_another_process() -> None:
+    config = AppConfig.from_mapping({"weather": {"a": ["b", {"c": "d"}]}, "names": {"x", "y"}}, env={})
+    code = (
+        "import pickle, sys, deerflow_replica as d; c = pickle.load(sys.stdin.buffer);"
+        "b = d.AppConfig.from_mapping({'weather': {'a': ['b', {'c': 'd'}]}, 'names': {'y', 'x'}}, env={});"
+        "print(c == b, hash(c) == hash(b), c in {b}, c.get('weather') in {b.get('weather')})"
+    )
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=pickle.dumps(config),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout == b"True True True True\n"
 
 
 def test_targets_of_the_defaults_are_files_under_the_working_directory(

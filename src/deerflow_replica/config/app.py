@@ -27,7 +27,7 @@ from .explaining import Change, Explanation, changes, explanation
 from .frozen import raw_items, thaw
 from .loading import Loaded
 from .lookup import look_up
-from .names import DEERFLOW_SECTIONS, unknown_names
+from .names import DEERFLOW_SECTIONS, UnknownName, unknown_names
 from .problems import in_file_order, problems_of, validated
 from .provenance import Provenance
 from .section import Section, about, missing_values, with_derived
@@ -166,11 +166,7 @@ class AppConfig(Section, frozen=True):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Names that look misspelt and an unknown log level, each with its place. Loading itself logs nothing."""
-        found = [
-            self._at(name.path, f"unknown name, did you mean {name.meant}?")
-            for name in unknown_names(self)
-            if name.meant
-        ]
+        found = [_unknown(name, self._provenance) for name in unknown_names(self, type(self)) if name.meant]
         if self.log_level.lower() not in _LOG_LEVELS:
             place = self._provenance.place(("log_level",))
             level = display(self.log_level, self._provenance.variables, path=("log_level",))
@@ -206,12 +202,14 @@ class AppConfig(Section, frozen=True):
     @classmethod
     def _validated(cls, loaded: Loaded, *, strict: bool = False) -> Self:
         data, provenance, problems = loaded
+        found = list(problems)
+        if strict:
+            found += [_unknown(name, provenance) for name in unknown_names(data, cls)]
         try:
             config = cls.model_validate(data, context=provenance)
         except ValidationError as error:
-            found = [*problems, *problems_of(error, provenance), *cls._further_problems(loaded, error)]
+            found += [*problems_of(error, provenance), *cls._further_problems(loaded, error)]
         else:
-            found = [*problems, *(config._unknown_problems() if strict else ())]
             if not found:
                 return config
         raise ConfigError(*in_file_order(found, provenance))  # out here: nothing that holds the input is behind it
@@ -229,15 +227,11 @@ class AppConfig(Section, frozen=True):
             return problems_of(further, loaded.provenance)
         return []
 
-    def _unknown_problems(self) -> list[ConfigProblem]:
-        return [
-            self._at(name.path, "unknown name" + (f", did you mean {name.meant}?" if name.meant else ""))
-            for name in unknown_names(self)
-        ]
-
-    def _at(self, path: tuple[str, ...], message: str) -> ConfigProblem:
-        place = self._provenance.key_place(path) or self._provenance.place(path)
-        return ConfigProblem(dotted(path), message, *(place or (None, None, None)))
-
     def _displayed(self, select: Select | None = None) -> dict[str, Any]:
         return cast(dict[str, Any], display(self, self._provenance.variables, select))
+
+
+def _unknown(name: UnknownName, provenance: Provenance) -> ConfigProblem:
+    meant = f", did you mean {name.meant}?" if name.meant else ""
+    place = provenance.key_place(name.path) or provenance.place(name.path)
+    return ConfigProblem(dotted(name.path), f"unknown name{meant}", *(place or (None, None, None)))

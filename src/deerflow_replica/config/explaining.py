@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
 from .connections import DERIVED_TYPE
@@ -13,12 +13,10 @@ from .effects import TakesEffect, takes_effect
 from .frozen import freeze, raw_items, raw_values
 from .lookup import Found, find
 from .provenance import Path, Provenance
-from .section import Section, with_derived
+from .section import Section, section_of, with_derived
 from .variables import dotted
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from .app import AppConfig
 
 Origin = Literal["default", "file", "environment", "argument"]
@@ -93,13 +91,8 @@ def _default(config: AppConfig, found: Found) -> Any:
 def _description(found: Found) -> str:
     if found.field is None:
         return ""
-    section = _section(found.field)
+    section = section_of(found.field)
     return found.field.description or (section.__doc__ if section else None) or ""
-
-
-def _section(field: FieldInfo) -> type[Section] | None:
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def _shown(value: Any, path: Path, provenance: Provenance) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from .section import Section
-
-if TYPE_CHECKING:
-    from .app import AppConfig
+from .frozen import raw_items
+from .section import Section, section_of
 
 DEERFLOW_SECTIONS = frozenset(
     {
@@ -20,7 +19,7 @@ DEERFLOW_SECTIONS = frozenset(
         "tool_output", "tool_progress", "tool_search", "tools", "uploads", "verbose",
     }
 )  # fmt: skip
-_FREE = frozenset({"extensions"})
+_FREE = frozenset({("extensions",)})
 _MEMORY_FIELDS = frozenset(
     {
         "consolidation_enabled", "consolidation_max_groups_per_cycle", "consolidation_max_sources",
@@ -32,6 +31,9 @@ _MEMORY_FIELDS = frozenset(
         "staleness_protected_categories", "staleness_review_enabled", "storage_path", "token_counting",
     }
 )  # fmt: skip
+_ALLOWED: Mapping[tuple[str, ...], frozenset[str]] = MappingProxyType(
+    {(): DEERFLOW_SECTIONS, ("memory",): _MEMORY_FIELDS}
+)
 
 
 class UnknownName(NamedTuple):
@@ -41,23 +43,17 @@ class UnknownName(NamedTuple):
     meant: str | None
 
 
-def unknown_names(config: AppConfig) -> Iterator[UnknownName]:
-    """Unknown sections first, then unknown keys of known sections; `models` and `extensions` may hold anything."""
-    extras = config.model_extra or {}
-    yield from _among(tuple(extras), DEERFLOW_SECTIONS, type(config).known_names(), ())
-    for name in type(config).model_fields:
-        section = getattr(config, name)
-        if isinstance(section, Section) and name not in _FREE:
-            yield from _inside(section, (name,))
-
-
-def _inside(section: Section, path: tuple[str, ...]) -> Iterator[UnknownName]:
-    allowed = _MEMORY_FIELDS if path == ("memory",) else frozenset[str]()
-    yield from _among(tuple(section.model_extra or {}), allowed, type(section).known_names(), path)
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, Section):
-            yield from _inside(value, (*path, name))
+def unknown_names(data: Any, kind: type[Section], path: tuple[str, ...] = ()) -> Iterator[UnknownName]:
+    """Those of `data`, a `kind` or what one is made of, then those of the sections in it; `models` and `extensions` may
+    hold anything.
+    """
+    given = dict(raw_items(data.__config_mapping__() if isinstance(data, Section) else data))
+    names = [name for name in given if isinstance(name, str) and name not in kind.known_names()]
+    yield from _among(names, _ALLOWED.get(path, frozenset()), kind.known_names(), path)
+    for name, field in kind.model_fields.items():
+        section, below = section_of(field), (*path, name)
+        if section is not None and below not in _FREE and isinstance(given.get(name), Section | Mapping):
+            yield from unknown_names(given[name], section, below)
 
 
 def _among(

@@ -12,7 +12,7 @@ from ..errors import ConfigError, ConfigProblem
 from .documents import read_value
 from .frozen import FrozenDict, freeze, raw_items
 from .provenance import Path
-from .section import Section
+from .section import Section, section_of
 from .variables import dotted
 
 _PREFIX = "DEERFLOW_REPLICA__"
@@ -74,7 +74,7 @@ def _resolved(
         key = _key(holder, kind, name, others if not path else frozenset())
         field = kind.model_fields.get(_field_name(kind, key)) if kind is not None else None
         is_text = field is not None and _takes_text(field.annotation)
-        kind = _section(field)
+        kind = section_of(field) if field is not None else None
         holder = _below(dict(raw_items(holder)).get(key), field)
         path = (*path, key)
     return path, is_text
@@ -99,17 +99,12 @@ def _below(value: Any, field: FieldInfo | None) -> Any:
     """What a further name would be looked up in: an absent mapping is an empty one."""
     if value is not None:
         return value
-    can_hold = field is None or _section(field) is not None or _is_mapping(field.annotation)
+    can_hold = field is None or section_of(field) is not None or _is_mapping(field.annotation)
     return FrozenDict() if can_hold else None
 
 
 def _is_mapping(annotation: Any) -> bool:
     return any(get_origin(part) is Mapping for part in _alternatives(annotation))
-
-
-def _section(field: FieldInfo | None) -> type[Section] | None:
-    parts = _alternatives(field.annotation) if field is not None else ()
-    return next((part for part in parts if isinstance(part, type) and issubclass(part, Section)), None)
 
 
 def _takes_text(annotation: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, SupportsIndex, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, SupportsIndex, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from .display import Select, display
@@ -174,6 +175,12 @@ class Section(BaseModel, frozen=True):
     def _masked_dump(self, info: SerializationInfo) -> dict[str, Any]:
         shown = kept(self._displayed(lambda section: _selected(section, info)), info)
         return cast(dict[str, Any], jsonable(shown) if info.mode == "json" else shown)
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds, if it is one."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def missing_values(title: str, missing: Iterable[tuple[tuple[str, ...], str]]) -> ValidationError:
