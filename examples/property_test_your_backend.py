@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deerflow_replica.stream import END_SENTINEL, InMemoryStreamBridge, StreamBridge, StreamEvent
-from deerflow_replica.testing.stream import Build, StreamBridgeContract
+from deerflow_replica.testing import StreamBridgeContract
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -28,7 +28,7 @@ class TestYourBridge(StreamBridgeContract):
     """Every rule that our own bridges keep: order, ids, cursors, gaps, payloads, END."""
 
     @pytest.fixture
-    def build(self) -> Build:
+    def build(self) -> type[StreamBridge]:
         return YourBridge
 
 

@@ -20,7 +20,7 @@ from deerflow_replica import AppConfig, DeerFlowContext, StreamEvent, open_repli
 def servers(stack: ExitStack) -> tuple[str, str]:
     if "POSTGRES_DSN" in os.environ and "REDIS_URL" in os.environ:
         return os.environ["POSTGRES_DSN"], os.environ["REDIS_URL"]
-    from deerflow_replica._drivers.embedded import EmbeddedPostgres, EmbeddedValkey
+    from deerflow_replica.testing import EmbeddedPostgres, EmbeddedValkey
 
     return stack.enter_context(EmbeddedPostgres()).dsn, stack.enter_context(EmbeddedValkey()).url
 

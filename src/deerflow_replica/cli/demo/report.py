@@ -8,20 +8,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One promise, what was measured of it, and the limit that it has to keep."""
+    """One promise, what was measured of it, and the limit that it has to keep, both in `unit`."""
 
     name: str
     promise: str
-    measured: float | bool | str
-    limit: float | bool | str
+    measured: float | bool
+    limit: float | bool
     ok: bool
+    unit: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {"name": self.name, "measured": self.measured, "limit": self.limit, "ok": self.ok}
@@ -82,31 +85,33 @@ class Progress:
 
 def show(console: Console, outcome: Outcome) -> None:
     """The table of promises, what was skipped, and the verdict on the last line."""
-    if console.is_terminal:
-        console.print(_table(outcome))
-    else:
-        for row in _rows(outcome):
-            console.print(" | ".join(row), markup=False, highlight=False, soft_wrap=True)
+    console.print(_table(outcome, boxed=console.is_terminal))
     for skip in outcome.skipped:
         console.print(f"skipped {skip.name}: {skip.reason}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{outcome.seconds:.1f} s", highlight=False)
-    verdict = f"BROKEN: {', '.join(outcome.broken)}" if outcome.broken else "all promises kept"
-    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
+    verdict, style = ("all promises kept", "bold green") if not outcome.broken else (_broken(outcome), "bold red")
+    if outcome.skipped and not outcome.broken:
+        verdict = f"{verdict}, {len(outcome.skipped)} skipped"
+    console.print(verdict, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(outcome: Outcome) -> Table:
-    header, *rows = _rows(outcome)
-    table = Table()
-    for title in header:
-        table.add_column(title)
-    for row, check in zip(rows, outcome.checks, strict=True):
-        table.add_row(*row, style=None if check.ok else "bold red")
+def _broken(outcome: Outcome) -> str:
+    return f"BROKEN: {', '.join(outcome.broken)}"
+
+
+def _table(outcome: Outcome, *, boxed: bool) -> Table:
+    table = Table(box=box.ROUNDED if boxed else None, pad_edge=boxed)
+    table.add_column("promise")
+    table.add_column("measured", justify="right")
+    table.add_column("limit", justify="right")
+    table.add_column("verdict")
+    for check in outcome.checks:
+        verdict = Text("kept", "green") if check.ok else Text("BROKEN", "bold red")
+        table.add_row(check.promise, _shown(check.measured, check.unit), _shown(check.limit, check.unit), verdict)
     return table
 
 
-def _rows(outcome: Outcome) -> list[tuple[str, str, str, str]]:
-    verdicts = [
-        (check.promise, str(check.measured), str(check.limit), "kept" if check.ok else "BROKEN")
-        for check in outcome.checks
-    ]
-    return [("promise", "measured", "limit", "verdict"), *verdicts]
+def _shown(value: float | bool, unit: str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value} {unit}".rstrip()

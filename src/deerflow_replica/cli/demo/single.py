@@ -67,8 +67,8 @@ def _stream_checks(seen: list[StreamEvent], stored: list[StreamEvent]) -> tuple[
     ids = [event.id for event in seen]
     lost, duplicated = len({event.id for event in stored} - set(ids)), len(ids) - len(set(ids))
     return (
-        Check("events_lost", f"a reader that leaves loses none of {len(stored)} events", lost, 0, lost == 0),
-        Check("events_duplicated", "and sees none of them twice", duplicated, 0, duplicated == 0),
+        Check("events_lost", f"a reader that leaves loses none of {len(stored)} events", lost, 0, lost == 0, "lost"),
+        Check("events_duplicated", "and sees none of them twice", duplicated, 0, duplicated == 0, "doubled"),
     )
 
 
@@ -78,9 +78,9 @@ async def _state_checks(replica: Replica, stored: list[StreamEvent]) -> tuple[Ch
     threads = len((await replica.threads.list("alice")).items)
     facts = len(replica.memory.load(user_id="alice")["facts"])
     return (
-        Check("model_counters", "the count of model calls is exact", calls, answers, calls == answers),
-        Check("user_threads", "a user's threads are listed", threads, 1, threads == 1),
-        Check("memory_facts", "what the agent kept is remembered", facts, 1, facts == 1),
+        Check("model_counters", "the count of model calls is exact", calls, answers, calls == answers, "calls"),
+        Check("user_threads", "a user's threads are listed", threads, 1, threads == 1, "threads"),
+        Check("memory_facts", "what the agent kept is remembered", facts, 1, facts == 1, "facts"),
     )
 
 
