@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from deerflow_replica.runs.execution import end_stream
 from deerflow_replica.runs.manager import RunManager
 from deerflow_replica.runs.registry.inmemory import InMemoryRunRegistry
+from deerflow_replica.runs.registry.records import Unclosed
 from deerflow_replica.runs.request import RunRequest, opened
 from deerflow_replica.runs.tail import last_event, latest_event_id
 from deerflow_replica.stream import END_SENTINEL, InMemoryStreamBridge, RedisStreamBridge, StreamBridge, StreamEvent
@@ -155,6 +156,23 @@ async def test_the_tail_of_a_stream(bridge: StreamBridge) -> None:
     ended = await last_event(bridge, "r")
     assert ended is not None
     assert ended.data == 2
+
+
+async def test_readers_that_ask_at_once_share_a_sweep() -> None:
+    class Counted(InMemoryRunRegistry):
+        sweeps = 0
+
+        async def sweep(self, *, limit: int = 100) -> Sequence[Unclosed]:
+            self.sweeps += 1
+            await asyncio.sleep(0)
+            return await super().sweep(limit=limit)
+
+    async with InMemoryStreamBridge() as bridge, Counted() as counted:
+        manager = RunManager(bridge, counted, replica_id="one")
+        await asyncio.gather(*(manager.sweep_now() for _ in range(100)))
+        assert counted.sweeps <= 2
+        await manager.sweep_now()
+        assert 2 <= counted.sweeps <= 3
 
 
 async def test_a_run_that_waits_for_its_thread_takes_no_slot(registry: InMemoryRunRegistry) -> None:

@@ -54,6 +54,8 @@ class RunManager:
         self._starting: set[asyncio.Task[Run]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._sweeping = asyncio.Lock()
+        self._swept = 0.0  # when the last sweep that succeeded began
         self._background: list[asyncio.Task[None]] = []
         self._is_open = False
 
@@ -105,9 +107,15 @@ class RunManager:
             await asyncio.gather(*(execution.abandon() for execution in list(self._executions.values())))
 
     async def sweep_now(self) -> None:
-        """End what replicas that are gone left behind."""
-        for unclosed in await self._place.registry.sweep():
-            await self._close_swept(unclosed)
+        """End what replicas that are gone left behind. Any number of callers at once share one or two sweeps."""
+        asked = time.monotonic()
+        async with self._sweeping:
+            began = time.monotonic()
+            if self._swept > asked:
+                return
+            for unclosed in await self._place.registry.sweep():
+                await self._close_swept(unclosed)
+            self._swept = began
 
     # Starting and ending
 
