@@ -18,6 +18,8 @@ from langchain.tools import ToolRuntime
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
+from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.schemas import Run
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import ExecutionInfo, Runtime, ServerInfo
@@ -280,20 +282,96 @@ async def test_wrong(how: str) -> None:
     assert seen.contexts == []
 
 
+@ways
+@pytest.mark.parametrize("context", ["t", 5, CONFIG, [("thread_id", "t")], object()])
+async def test_a_context_of_another_type_fails_the_run(how: str, context: object) -> None:
+    built, seen = agent(typed=False)
+    with app_config_scope(CONFIG), pytest.raises(ContextError, match=f"not {type(context).__name__}"):
+        await go(built, how, context, {"thread_id": "t"})
+    assert seen.contexts == []
+
+
+async def test_a_typed_agent_refuses_unknown_names_in_a_mapping() -> None:
+    built, seen = agent(typed=True)
+    with pytest.raises(TypeError, match="sandbox_id"):
+        await go(built, "async", {"app_config": CONFIG, "thread_id": "t", "sandbox_id": "s"})
+    with pytest.raises(ContextError, match="thread_id"):
+        await go(built, "async", {"app_config": CONFIG, "thread_id": " "})
+    assert seen.contexts == []
+
+
+async def test_the_context_is_in_no_checkpoint() -> None:
+    saver = InMemorySaver()
+    built, seen = agent(typed=True, checkpointer=saver)
+    await go(built, "async", DeerFlowContext(CONFIG, "t"), {"thread_id": "t"})
+    held = [item async for item in saver.alist({"configurable": {"thread_id": "t"}})]
+    assert len(held) > 3
+    kept = f"{held} {dict(saver.storage)} {dict(saver.writes)} {dict(saver.blobs)}"
+    assert "geheim" not in kept
+    assert "DeerFlowContext" not in kept
+    assert len(seen.contexts) == HOOKS
+
+
+def test_a_context_is_never_falsy() -> None:
+    assert not {"__len__", "__bool__"} & set(dir(DeerFlowContext))
+    assert not {"__len__", "__bool__"} & set(dir(AppConfig))
+
+
+class Tracer(BaseTracer):
+    """Keeps what is traced of each run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def _persist_run(self, run: Run) -> None:
+        self.texts.append(str(run.model_dump(mode="json")))
+
+
+@ways
+async def test_no_trace_of_a_run_has_a_secret(how: str) -> None:
+    built, seen = agent(typed=True)
+    tracer = Tracer()
+    given: Any = {"callbacks": [tracer]}
+    messages = {"messages": ["hello"]}
+    if how == "async":
+        await built.ainvoke(messages, given, context=DeerFlowContext(CONFIG, "t"))
+    else:
+        await asyncio.to_thread(built.invoke, messages, given, context=DeerFlowContext(CONFIG, "t"))
+    assert len(seen.contexts) == HOOKS
+    assert tracer.texts
+    assert "geheim" not in "".join(tracer.texts)
+
+
 class Holder(TypedDict):
     messages: list[Any]
 
 
 @ways
 async def test_in_a_subgraph(how: str) -> None:
-    inner, seen = agent(typed=True)
-    graph = StateGraph(Holder, context_schema=DeerFlowContext)
-    graph.add_node("inner", inner)
-    graph.add_edge(START, "inner")
+    graph, seen = nested(typed=True)
     context = DeerFlowContext(CONFIG, "t")
-    await go(graph.compile(), how, context)
+    await go(graph, how, context)
     assert len(seen.contexts) == HOOKS
     assert all(found is context for found in seen.contexts)
+
+
+@ways
+@pytest.mark.parametrize("context", [{"user_id": "u"}, None])
+async def test_in_a_subgraph_without_a_typed_context(how: str, context: object) -> None:
+    graph, seen = nested(typed=False)
+    with app_config_scope(CONFIG):
+        await go(graph, how, context, {"thread_id": "t", "langgraph_auth_user_id": "u"})
+    assert seen.contexts == [DeerFlowContext(CONFIG, "t", user_id="u")] * HOOKS
+
+
+def nested(*, typed: bool) -> tuple[Any, Seen]:
+    """An agent as the node of a graph."""
+    inner, seen = agent(typed=typed)
+    graph = StateGraph(Holder, context_schema=DeerFlowContext) if typed else StateGraph(Holder)
+    graph.add_node("inner", inner)
+    graph.add_edge(START, "inner")
+    return graph.compile(), seen
 
 
 async def test_one_agent_with_two_configs_concurrently() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 import time
@@ -16,9 +17,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from deerflow_replica import AppConfig, DeerFlowContext
+from deerflow_replica.cli.config import Format, _rendered
 from deerflow_replica.config import DatabaseConfig, ModelConfig, StreamBridgeConfig
 from deerflow_replica.config.frozen import FrozenDict, FrozenList
 from deerflow_replica.config.masking import is_secret_name, masked
+from deerflow_replica.config.targets import target_of
 from deerflow_replica.errors import ConfigError
 from rich_config import RICH, SECRET
 
@@ -49,6 +52,70 @@ def test_no_output_of_the_whole_shows_a_secret(output: Callable[[AppConfig], Any
     assert SECRET not in shown
     assert "hush-77" not in shown
     assert "x-991" not in shown
+
+
+PLANTED: dict[str, Any] = {
+    "database": {"backend": "postgres", "postgres_url": f"host=h user=u password='{SECRET} 1' dbname=d"},
+    "checkpointer": {"type": "postgres", "connection_string": f"postgres://u:{SECRET}@h/d?sslmode=require"},
+    "stream_bridge": {"type": "redis", "redis_url": f"rediss://user:{SECRET}/x@h:6379/0"},
+    "store": {"type": "mongo", "connection_string": f"mongodb+srv://u:{SECRET}@h/?authSource=admin"},
+    "models": [{"name": "m", "OPENAI_API_KEY": SECRET, "default_headers": {"Authorization": f"Bearer {SECRET}"}}],
+    "memory": {
+        "backend_config": {"credentials": [{"user": SECRET}, [SECRET]], "url": f"https://h/?api_key={SECRET}&x=1"}
+    },
+    "extensions": {
+        "mcpServers": {"s": {"env": {"DB_PASSWD": SECRET}, "url": f"https://h/sse?token={SECRET}", "args": ["-x"]}}
+    },
+    "channels": {"slack": {"bot-token": SECRET, "app_secret": SECRET.encode()}, "Cookie": SECRET},
+    "tools": [{"name": "web", "private_key": {"pem": SECRET}, "access-key": 5}],
+    "weather": "$WEATHER",
+    "proxies": ["$PROXY", {"deep": ["$DEEP"]}],
+}
+VARIABLES = {"WEATHER": f"{SECRET}-w", "PROXY": f"http://u:{SECRET}@p", "DEEP": SECRET}
+
+
+def command(config: AppConfig, *keys: str) -> str:
+    """What the command line would print of that configuration."""
+    values = {key: config.explain(key).value for key in keys}
+    return "".join(_rendered(data, form) for form in Format for data in (config.to_mapping(), values))
+
+
+MORE_OUTPUTS: tuple[Callable[[AppConfig], Any], ...] = (
+    *OUTPUTS,
+    lambda config: [
+        config.explain(key) for key in ("store", "models.0", "memory", "extensions", "channels", "proxies")
+    ],
+    lambda config: [vars for key in PLANTED for vars in (config.explain(key).value, config.explain(key).default)],
+    lambda config: config.diff(AppConfig()) + AppConfig().diff(config),
+    lambda config: config.diff(config.evolve({"channels": {"slack": {"bot-token": f"{SECRET}2"}}}, env={})),
+    lambda config: command(config, "weather", "tools.0.private_key.pem", "memory.backend_config.url"),
+    lambda config: [repr(target_of(config, name)) for name in ("database", "checkpointer", "stream_bridge", "store")],
+)
+
+
+@pytest.mark.parametrize("output", MORE_OUTPUTS)
+def test_a_secret_planted_anywhere_is_in_no_output(output: Callable[[AppConfig], Any]) -> None:
+    config = AppConfig.from_mapping(PLANTED, env=VARIABLES)
+    revealed = json.dumps(config.to_mapping(reveal=True), default=bytes.decode)
+    assert revealed.count(SECRET) == 18
+    again = pickle.loads(pickle.dumps(config)).evolve({"log_level": "debug"}, env={})  # noqa: S301 our own bytes
+    for one in (config, again):
+        shown = f"{output(one)!r} {output(one)}"
+        assert SECRET not in shown
+        assert base64.b64encode(SECRET.encode()).decode() not in shown
+    assert "Bearer" not in repr(config)
+
+
+@pytest.mark.parametrize("place", [key for key in PLANTED if key not in ("weather", "proxies")])
+def test_an_error_about_a_part_shows_no_secret_of_it(place: str) -> None:
+    for wrong in (
+        {place: {"wrong": PLANTED[place]}, "title": [PLANTED[place]]},
+        {"title": {"max_words": PLANTED[place]}},
+    ):
+        with pytest.raises(ConfigError) as raised:
+            AppConfig.from_mapping({**PLANTED, **wrong}, env=VARIABLES)
+        text = "".join(traceback.format_exception(raised.value)) + repr(raised.value.problems)
+        assert SECRET not in text
 
 
 def parts(value: Any) -> Iterator[Any]:

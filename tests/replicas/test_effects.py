@@ -169,7 +169,7 @@ async def test_a_rebuild_is_enough_where_it_says_rebuild(subject: Subject, confi
     changed = config.evolve(OTHERS["model_feedback.enabled"])
     async with open_replica(changed, counters=subject.replica.counters, threads=subject.replica.threads) as replica:
         model = Listener()
-        agent = create_agent(model, middleware=replica.middleware(), context_schema=DeerFlowContext)
+        agent: Any = create_agent(model, middleware=replica.middleware(), context_schema=DeerFlowContext)
         before = await subject.calls()
         await agent.ainvoke({"messages": ["hello"]}, context=DeerFlowContext(changed, "t"))
         assert await subject.calls() == before
