@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .config.targets import masked, target_of
+from .memory import FileMemoryStorage, MemoryStorage
 
 if TYPE_CHECKING:
     from .replica import Replica
@@ -38,7 +39,7 @@ async def check_parts(replica: Replica) -> tuple[CheckResult, ...]:
         await replica.checkpointer.aget_tuple({"configurable": {"thread_id": _NOBODY, "checkpoint_ns": ""}})
 
     async def memory() -> None:
-        await asyncio.to_thread(replica.memory.load, user_id=_NOBODY)
+        await asyncio.to_thread(_use, replica.memory)
 
     async def threads() -> None:
         await replica.threads.owner_of(_NOBODY)
@@ -55,6 +56,12 @@ async def check_parts(replica: Replica) -> tuple[CheckResult, ...]:
         ("model_feedback", counters),
     ]
     return tuple(await asyncio.gather(*(_checked(replica, section, ask) for section, ask in asked)))
+
+
+def _use(memory: MemoryStorage) -> None:
+    if isinstance(memory, FileMemoryStorage):
+        memory.require_writable()
+    memory.load(user_id=_NOBODY)
 
 
 async def _checked(replica: Replica, section: str, ask: Callable[[], Awaitable[None]]) -> CheckResult:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from .config import AppConfig
-from .config.targets import Target, masked, place_of, target_of
+from .config.targets import Target, masked, place_of, problem_at, target_of
 from .errors import ReplicaError, StoreUnavailableError, StreamUnavailableError
 
 Connect = Callable[[], Awaitable[None]]
@@ -27,7 +27,7 @@ async def reach_all(config: AppConfig, sections: Sequence[str], connect_bridge: 
     still being tried when it returns.
     """
     attempts = [_Attempt(target_of(config, "stream_bridge"), connect_bridge)] if connect_bridge else []
-    attempts += _attempts([target_of(config, section) for section in sections])
+    attempts += _attempts(config, [target_of(config, section) for section in sections])
     outcomes = await asyncio.gather(*(_outcome(config, one.connect) for one in attempts))
     failed = [(one.target, error) for one, error in zip(attempts, outcomes, strict=True) if error is not None]
     for _, error in failed:
@@ -54,17 +54,17 @@ async def _outcome(config: AppConfig, connect: Connect) -> Exception | None:
     return TimeoutError(f"no answer within {seconds:g} seconds")
 
 
-def _attempts(targets: Sequence[Target]) -> list[_Attempt]:
+def _attempts(config: AppConfig, targets: Sequence[Target]) -> list[_Attempt]:
     """One for each server or file, under the first key that held it."""
     distinct: dict[str, list[Target]] = {}
     for target in targets:
         if target.kind in ("sqlite", "postgres") and target.url != ":memory:":
             distinct.setdefault(target.url, []).append(target)
-    return [_Attempt(same[0], _connect(same)) for same in distinct.values()]
+    return [_Attempt(same[0], _connect(config, same)) for same in distinct.values()]
 
 
-def _connect(same: Sequence[Target]) -> Connect:
-    url = same[0].url
+def _connect(config: AppConfig, same: Sequence[Target]) -> Connect:
+    url, key = same[0].url, same[0].key
     if same[0].kind == "sqlite":
         from ._drivers.sqlite import SqliteDatabase
 
@@ -73,7 +73,10 @@ def _connect(same: Sequence[Target]) -> Connect:
 
     async def connect() -> None:
         from ._drivers.langgraph_postgres import reach
+        from ._drivers.postgres import is_dsn
 
+        if not is_dsn(url):
+            raise problem_at(config, key, "neither a postgresql:// URL nor a connection string")
         await reach(url, schemas)
 
     return connect

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socketserver
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -96,3 +98,45 @@ def test_a_terminal_gets_a_table(file: Path) -> None:
         assert (process.wait(), process.stderr.read()) == (0, b"")
     text = shown.decode()
     assert all(part in text for part in (*PARTS, "user_thread_mapping", "┃", "ok"))
+
+
+def test_a_url_of_another_database_is_named_and_not_quoted(run: Command, file: Path) -> None:
+    file.write_text("database: {backend: postgres, postgres_url: 'mysql://u:geheim@h/x'}\n")
+    done = run("check")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "config.yaml:1:45 database.postgres_url: neither a postgresql:// URL nor a connection string\n"
+
+
+def test_a_memory_folder_that_cannot_be_made_is_named(run: Command, file: Path) -> None:
+    (file.parent / "taken").touch()
+    file.write_text(
+        "database: {backend: memory}\nmemory: {backend_config: {storage_path: taken/memory}}\n",
+    )
+    done = run("check")
+    assert done.code == 1
+    (line,) = [line for line in done.out.splitlines() if line.startswith("memory")]
+    assert "taken is no directory" in line
+
+
+def test_a_redis_url_without_a_scheme_is_named_with_its_place(run: Command, file: Path) -> None:
+    file.write_text("database: {backend: memory}\nstream_bridge: {type: redis, redis_url: 'localhost:6379'}\n")
+    done = run("check")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("config.yaml:2:41 stream_bridge.redis_url: 'localhost:6379' is not a Redis URL")
+
+
+class SpeaksHttp(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.rfile.readline()
+        self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_what_answers_but_is_no_redis_is_named(run: Command, file: Path) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), SpeaksHttp) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        file.write_text(f"database: {{backend: memory}}\nstream_bridge: {{type: redis, redis_url: '{url}'}}\n")
+        done = run("check")
+        server.shutdown()
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"config.yaml:2:41 stream_bridge.redis_url: cannot reach {url}: ")

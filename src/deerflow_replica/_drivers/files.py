@@ -33,6 +33,15 @@ def file_errors(path: Path | str) -> Iterator[None]:
         raise StoreUnavailableError(f"{path} is not available: {error.strerror or error}") from error
 
 
+def require_writable(folder: Path) -> None:
+    """Raises `StoreUnavailableError` unless files can be made in the folder, or the folder itself where it lacks."""
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise StoreUnavailableError(f"{folder} is not available: {nearest} is no directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreUnavailableError(f"{folder} is not available: {nearest} may not be written")
+
+
 def signature_of(path: str) -> Signature | None:
     """The file's signature; None if there is no such file."""
     try:

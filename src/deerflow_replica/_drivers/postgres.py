@@ -12,7 +12,7 @@ import orjson
 
 from .._extras import extra
 from .._sync import BorrowedLoop, LoopThread, Runner
-from ..errors import StoreUnavailableError
+from ..errors import ConfigError, StoreUnavailableError
 from .shared import SharedDatabase
 
 with extra("postgres"):
@@ -41,6 +41,15 @@ def postgres_errors() -> Iterator[None]:
         yield
     except (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
         raise StoreUnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
+
+
+def is_dsn(text: str) -> bool:
+    """Whether libpq can read it: a `postgresql://` URL, or `key=value` pairs."""
+    try:
+        psycopg.conninfo.conninfo_to_dict(text)
+    except psycopg.ProgrammingError:  # its text quotes the password
+        return False
+    return True
 
 
 class PostgresDatabase(SharedDatabase):
@@ -101,6 +110,8 @@ class PostgresDatabase(SharedDatabase):
             self._pool = None
 
     async def _connected_pool(self) -> Pool:
+        if not is_dsn(self._dsn or ""):
+            raise ConfigError("dsn: neither a postgresql:// URL nor a connection string of PostgreSQL's")
         with postgres_errors():
             # One plain connection first: it fails at once with the server's own reason, a pool only times out.
             async with asyncio.timeout(self._timeout_seconds):

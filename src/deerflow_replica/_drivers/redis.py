@@ -17,14 +17,14 @@ from typing import Any
 
 from .._extras import extra
 from ..config.masking import masked
-from ..errors import ConfigError, StreamUnavailableError
+from ..errors import ConfigError, ConfigProblem, StreamUnavailableError
 
 with extra("redis"):
     from redis.asyncio import ConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
-    from redis.exceptions import NoScriptError, RedisError, ResponseError
+    from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
     from redis.exceptions import TimeoutError as RedisTimeoutError
 
 __all__ = ["Command", "Connection", "Lane", "RedisServer", "ResponseError", "Script", "check_version", "is_transient"]
@@ -83,6 +83,8 @@ class RedisServer:
             yield
         except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
             raise StreamUnavailableError(f"cannot reach {self.name}: {_reason(error)}") from error
+        except InvalidResponse as error:
+            raise StreamUnavailableError(f"cannot reach {self.name}: what answers there is no Redis") from error
         except ResponseError as error:
             if type(error).__name__ in _TRANSIENT_NAMES or is_transient(str(error)):
                 raise StreamUnavailableError(f"{self.name} cannot serve now: {error}") from error
@@ -244,7 +246,7 @@ def _pool(url: str, timeout_seconds: float) -> ConnectionPool:
             socket_connect_timeout=timeout_seconds,
             health_check_interval=0,
         )
-    raise ConfigError(f"{masked(url)!r} is not a Redis URL: redis://, rediss:// or unix://")
+    raise ConfigError(ConfigProblem("redis_url", f"{masked(url)!r} is not a Redis URL: redis://, rediss:// or unix://"))
 
 
 async def _disconnect(connection: Any) -> None:

@@ -19,6 +19,7 @@ from .._drivers.files import (
     keep_copy,
     lock_file,
     read_signed,
+    require_writable,
     signature_of,
     write_atomically,
 )
@@ -61,6 +62,10 @@ class FileMemoryStorage(DocumentStorage):
         self._lock_timeout_seconds = lock_timeout_seconds
         self._detours = 0
         self._thread_locks = tuple(threading.Lock() for _ in range(_LOCKS))
+
+    def require_writable(self) -> None:
+        """Raises `StoreUnavailableError` when nothing could be saved in `base_dir`; makes nothing."""
+        require_writable(self.base_dir)
 
     def _read(self, scope: Scope, known: Hashable | None) -> Stored | Unread:
         path = self._file(scope)

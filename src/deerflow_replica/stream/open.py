@@ -22,11 +22,16 @@ async def open_stream_bridge(config: AppConfig) -> AsyncIterator[StreamBridge]:
 
     Raises `StreamUnavailableError` if its server cannot be reached, `ConfigError` for values that cannot be meant.
     """
-    if config.stream_bridge.type == "redis" and config.stream_bridge.push == "xread":
-        from ..config.targets import problem_at
+    from ..config.targets import problem_at
 
+    if config.stream_bridge.type == "redis" and config.stream_bridge.push == "xread":
         raise problem_at(config, "stream_bridge.push", "xread is not available yet: pubsub")
-    async with _made(config.stream_bridge) as bridge:
+    try:
+        bridge = _made(config.stream_bridge)
+    except ConfigError as error:
+        ours = error.problems[0]
+        raise problem_at(config, f"stream_bridge.{ours.key}" if ours.key else "stream_bridge", ours.message) from None
+    async with bridge:
         yield bridge
 
 
@@ -37,7 +42,7 @@ def _made(section: Any) -> StreamBridge:
         from .redis import REDIS_OPTIONS, RedisStreamBridge
 
         return RedisStreamBridge(**_options(section, (*_SHARED, *REDIS_OPTIONS)))
-    raise ConfigError(ConfigProblem("stream_bridge.type", f"{section.type!r} is not a stream bridge: memory, redis"))
+    raise ConfigError(ConfigProblem("type", f"{section.type!r} is not a stream bridge: memory, redis"))
 
 
 def _options(section: Any, names: tuple[str, ...]) -> dict[str, Any]:
