@@ -128,7 +128,7 @@ class Ledger:
         keys = _keys(outcome, error_type)
         duration = _checked_duration(duration_seconds) if duration_seconds is not None else None
         finished = outcome in _FINISHED
-        known = usage if type(usage) is dict or isinstance(usage, Mapping) else None
+        known = usage if usage is not None and (type(usage) is dict or isinstance(usage, Mapping)) else None
         tokens = _tokens(known) if finished and known is not None else ()
         now = self._clock()
         bucket = int(now) // BUCKET_SECONDS

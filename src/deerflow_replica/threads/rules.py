@@ -243,7 +243,7 @@ def _touched(row: Row, now: int, change: str) -> Row:
     return row._replace(
         updated_at=max(now, row.updated_at + 1),
         version=row.version + 1,
-        expires_at=_expiry(now, row.ttl),
+        expires_at=None if row.ttl is None else _expiry(now, row.ttl),
         change=change,
     )
 
