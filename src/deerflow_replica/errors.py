@@ -42,6 +42,9 @@ class ConfigProblem:
     line: int | None = None
     column: int | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConfigProblem, (self.key, self.message, self.source, self.line, self.column)
+
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
         text = " ".join(part for part in (place, f"{self.key}:" if self.key else "", self.message) if part)

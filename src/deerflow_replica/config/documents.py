@@ -10,7 +10,7 @@ import yaml
 
 from ..errors import ConfigError, ConfigProblem
 from .frozen import MAX_DEPTH
-from .provenance import Path, Place
+from .provenance import Path, PlainPlace
 from .variables import dotted
 
 MAX_NODES = 100_000
@@ -30,12 +30,12 @@ class Document:
     def __init__(self, source: str) -> None:
         self.source = source
         self.data: dict[str, Any] = {}
-        self.places: dict[Path, Place] = {}
-        self.key_places: dict[Path, Place] = {}
+        self.places: dict[Path, PlainPlace] = {}
+        self.key_places: dict[Path, PlainPlace] = {}
         self.problems: list[ConfigProblem] = []
 
-    def place_of(self, node: yaml.Node) -> Place:
-        return Place(self.source, node.start_mark.line + 1, node.start_mark.column + 1)
+    def place_of(self, node: yaml.Node) -> PlainPlace:
+        return self.source, node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def read_yaml(text: str, source: str) -> Document:
@@ -46,7 +46,7 @@ def read_yaml(text: str, source: str) -> Document:
         if not isinstance(root, yaml.MappingNode):
             _fail(source, "the top level should be a mapping", root.start_mark)
         document.data = cast(dict[str, Any], _Walk(document).run(root))
-    document.places.setdefault((), Place(source, 1, 1))
+    document.places.setdefault((), (source, 1, 1))
     return document
 
 
@@ -70,7 +70,7 @@ def read_json(text: str, source: str) -> Document:
         document = read_yaml(text, source)
     except ConfigError:  # some escapes of JSON are none of YAML's: no finer places
         document = Document(source)
-        document.places = dict.fromkeys([(), *((key,) for key in data)], Place(source, 1, 1))
+        document.places = dict.fromkeys([(), *((key,) for key in data)], (source, 1, 1))
         document.problems = [ConfigProblem(key, "duplicate key", source, 1, 1) for key in twice]
     if document.problems:
         raise ConfigError(*document.problems)
@@ -189,8 +189,9 @@ class _Walk:
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
         for key, key_node, value_node in self._pairs(node, path):
-            self._document.key_places[(*path, key)] = self._document.place_of(key_node)
-            found[key] = self._value(value_node, (*path, key))
+            below = (*path, key)  # one tuple for both tables: half the work when they are pickled
+            self._document.key_places[below] = self._document.place_of(key_node)
+            found[key] = self._value(value_node, below)
         return found
 
     def _pairs(self, node: yaml.MappingNode, path: Path) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:

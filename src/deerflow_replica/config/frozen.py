@@ -34,6 +34,9 @@ class UnsetVariable:
     def __repr__(self) -> str:
         return f"${self.name}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnsetVariable, (self.name, self.problem)
+
     def read(self) -> NoReturn:
         raise ConfigError(self.problem)
 
@@ -91,7 +94,7 @@ class FrozenDict(Mapping[Any, Any]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenDict, (dict(self._data),)
+        return FrozenDict if _has_nan(self._data.values()) else _frozen_dict, (dict(self._data),)
 
 
 class FrozenList(tuple[Any, ...]):
@@ -123,7 +126,25 @@ class FrozenList(tuple[Any, ...]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenList, (tuple(raw_values(self)),)
+        values = tuple(raw_values(self))
+        return FrozenList if _has_nan(values) else _frozen_list, (values,)
+
+
+def _has_nan(values: Iterable[Any]) -> bool:
+    """The one NaN that all others became: an unpickled one would be another."""
+    return id(math.nan) in map(id, values)
+
+
+def _frozen_dict(frozen: dict[Any, Any]) -> FrozenDict:
+    """Of what is nobody else's and frozen below: what a pickle holds."""
+    made = object.__new__(FrozenDict)
+    object.__setattr__(made, "_data", MappingProxyType(frozen))
+    return made
+
+
+def _frozen_list(frozen: tuple[Any, ...]) -> FrozenList:
+    """The same for a list."""
+    return tuple.__new__(FrozenList, frozen)
 
 
 def raw_items(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:

@@ -15,7 +15,7 @@ from .frozen import FrozenDict, raw_items, raw_values
 from .names import DEERFLOW_SECTIONS
 from .overrides import apply_overrides
 from .provenance import Path as KeyPath
-from .provenance import Place, Provenance
+from .provenance import Provenance
 from .section import Section
 from .variables import Resolver
 
@@ -210,7 +210,7 @@ class _Reading:
             for known in [known for known in table if known[: len(path)] == path]:
                 del table[known]
         for below, part in _parts(value, path):
-            self._places[below] = Place(variable)
+            self._places[below] = (variable, None, None)
             if isinstance(part, str):
                 self._variables[below] = variable
 

@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Path = tuple[Any, ...]
+PlainPlace = tuple[str, int | None, int | None]
+"""A `Place` as it is kept: plain tuples pickle three times as fast."""
 _NAME, _ALIAS = ("extensions", "mcp_servers"), ("extensions", "mcpServers")
 _NAMES: Mapping[Path, Path] = MappingProxyType({_ALIAS: _NAME})
 
@@ -32,8 +34,8 @@ class Place(NamedTuple):
 class Provenance:
     """What loading knew besides the values: the places, the variables, and the folders that paths start from."""
 
-    places: Mapping[Path, tuple[str, int | None, int | None]] = field(default_factory=dict)
-    key_places: Mapping[Path, tuple[str, int | None, int | None]] = field(default_factory=dict)
+    places: Mapping[Path, PlainPlace] = field(default_factory=dict)
+    key_places: Mapping[Path, PlainPlace] = field(default_factory=dict)
     variables: Mapping[Path, str] = field(default_factory=dict)
     project_root: str | None = None
     home: str | None = None
@@ -45,7 +47,7 @@ class Provenance:
         object.__setattr__(self, "variables", MappingProxyType(variables))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        tables = _plain(self.places), _plain(self.key_places), dict(self.variables)
+        tables = dict(self.places), dict(self.key_places), dict(self.variables)
         return Provenance, (*tables, self.project_root, self.home)
 
     @property
@@ -86,10 +88,6 @@ class Provenance:
             self.project_root,
             self.home,
         )
-
-
-def _plain(places: Mapping[Path, Any]) -> dict[Path, tuple[Any, ...]]:
-    return {path: tuple(place) for path, place in places.items()}  # a third of the time to pickle named tuples
 
 
 def _below_any(path: Path, roots: tuple[Path, ...]) -> bool:

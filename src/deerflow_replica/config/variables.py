@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..errors import ConfigProblem
 from .frozen import MAX_DEPTH, FrozenDict, FrozenList, UnsetVariable, freeze, raw_items, raw_values
-from .provenance import Path, Place
+from .provenance import Path, PlainPlace
 
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 WhenUnset = Literal["keep", "empty"]
@@ -19,7 +19,7 @@ class Resolver:
     """Freezes plain data and replaces variables on the way; collects what was replaced and what is wrong."""
 
     def __init__(
-        self, env: Mapping[str, str], places: Mapping[Path, Place] | None = None, when_unset: WhenUnset = "keep"
+        self, env: Mapping[str, str], places: Mapping[Path, PlainPlace] | None = None, when_unset: WhenUnset = "keep"
     ) -> None:
         self._env = env
         self._places = places or {}
