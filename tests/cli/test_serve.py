@@ -289,3 +289,19 @@ def test_children_go_with_a_parent_that_is_killed(free_port: int, shared_config:
         parent.kill()
         parent.wait()
         eventually_sync(lambda: gone(pid), timeout=30, what="the end of the child")
+
+
+def test_it_says_where_it_listens_and_what_looks_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("database: {backend: memory}\nstream_brigde: {type: redis}\n")
+    arguments = command("--graph", "echo=served:make_echo", "--config", str(path), "--port", "0")
+    with subprocess.Popen(arguments, cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        warning, listening = process.stderr.readline(), process.stderr.readline()
+        port = int(listening.rpartition(":")[2])
+        eventually_sync(lambda: is_ready(port), timeout=START_SECONDS, what="ready")
+        process.terminate()
+        process.communicate(timeout=20)
+    assert listening == f"listening on http://127.0.0.1:{port}\n"
+    assert warning.startswith(f"warning: {path}:2:1 stream_brigde:")
+    assert "stream_bridge" in warning

@@ -86,22 +86,24 @@ def test_run_ids_sort_by_time_and_assistants_have_one_id_everywhere() -> None:
 
 
 def test_a_client_cannot_say_who_it_is() -> None:
-    body = CreateRun(
-        assistant_id="agent",
-        config={
-            "tags": ["t"],
-            "callbacks": ["x"],
-            "configurable": {
-                "thread_id": "theirs",
-                "user_id": "them",
-                "langgraph_auth_user_id": "them",
-                "__pregel_resuming": True,
-                "run_id": "other",
-                "color": "red",
+    body = CreateRun.model_validate(
+        {
+            "assistant_id": "agent",
+            "config": {
+                "tags": ["t"],
+                "callbacks": ["x"],
+                "configurable": {
+                    "thread_id": "theirs",
+                    "user_id": "them",
+                    "langgraph_auth_user_id": "them",
+                    "__pregel_resuming": True,
+                    "run_id": "other",
+                    "color": "red",
+                },
             },
-        },
-        checkpoint={"thread_id": "theirs", "checkpoint_ns": "", "checkpoint_id": "c1"},
-        metadata={"m": 1},
+            "checkpoint": {"thread_id": "theirs", "checkpoint_ns": "", "checkpoint_id": "c1"},
+            "metadata": {"m": 1},
+        }
     )
     identity = {"thread_id": "mine", "run_id": "r", "user_id": "me"}
     config = run_config(body, identity)

@@ -188,3 +188,20 @@ async def test_a_run_that_waits_for_its_thread_takes_no_slot(registry: InMemoryR
         finally:
             await manager.close()
             await other.close()
+
+
+async def test_the_operator_finds_where_a_run_failed(
+    registry: InMemoryRunRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exploding_node(state: State) -> State:
+        raise ValueError("my tool exploded")
+
+    async with InMemoryStreamBridge() as bridge:
+        manager = await managed(bridge, registry)
+        try:
+            run = await manager.start(request(steps(exploding_node)))
+            assert await run.wait() == "error"
+        finally:
+            await manager.close()
+    assert "run r failed" in caplog.text
+    assert "in exploding_node" in caplog.text

@@ -42,7 +42,11 @@ def serve(
         _require_shared_parts(loaded)
     graphs = load_graphs(graph)
     authenticate = load_hook(auth) if auth else None
-    listener = _listener(host, port) if fd is None else socket.socket(fileno=fd)
+    if fd is None:
+        listener = _listener(host, port)
+        _announce(loaded, host, listener)
+    else:
+        listener = socket.socket(fileno=fd)
     try:
         if replicas > 1:
             from .supervisor import supervise
@@ -58,6 +62,14 @@ def serve(
     except ReplicaError as error:
         fail(str(error), code=2 if isinstance(error, (ConfigError, MissingExtraError)) else 1)
     return None
+
+
+def _announce(config: AppConfig, host: str, listener: socket.socket) -> None:
+    """What looks wrong in the configuration, and where to ask."""
+    for warning in config.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    shown = f"[{host}]" if ":" in host else host
+    typer.echo(f"listening on http://{shown}:{listener.getsockname()[1]}", err=True)
 
 
 def _require_shared_parts(config: AppConfig) -> None:

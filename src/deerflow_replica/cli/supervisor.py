@@ -9,6 +9,8 @@ import socket
 import sys
 from contextlib import suppress
 
+import typer
+
 from ..errors import ConfigError
 
 BACKOFF_SECONDS = (1.0, 30.0)
@@ -80,3 +82,5 @@ class _Supervisor:
             self._children.discard(child)
         if code == 2:
             raise ConfigError("a replica could not be started; see above")
+        if not self._leaving.is_set():
+            typer.echo(f"replica with pid {child.pid} ended ({code}); another one starts", err=True)

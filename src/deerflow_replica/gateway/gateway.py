@@ -124,7 +124,7 @@ class Gateway:
         """The runs are over: their readers are about to see it, and are given a moment for that."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_EVENTS_SECONDS):
-                while any(run.owner == self.replica_id for run in self._streams.values()):
+                while any(run.owner == self.replica_id for run in self._streams.values()):  # noqa: ASYNC110  # seconds at most, once in a process
                     await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 

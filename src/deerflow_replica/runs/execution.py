@@ -129,6 +129,7 @@ class Execution:
                 return rules.failed(rules.SHUTDOWN)
             case "lost":
                 raise LeaseLostError(f"run {self.run.run_id!r} is not this process's any more") from error
+        _LOG.error("run %s failed", self.run.run_id, exc_info=error)
         return rules.failed(error_data(error))
 
     async def _result_in_turn(self, slots: Slots) -> RunOutcome | None:
