@@ -18,6 +18,7 @@ from .shared import SharedDatabase
 with extra("postgres"):
     import psycopg
     from psycopg import AsyncConnection
+    from psycopg.conninfo import conninfo_to_dict
     from psycopg.rows import tuple_row
     from psycopg.types.json import set_json_loads
     from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
@@ -46,7 +47,7 @@ def postgres_errors() -> Iterator[None]:
 def is_dsn(text: str) -> bool:
     """Whether libpq can read it: a `postgresql://` URL, or `key=value` pairs."""
     try:
-        psycopg.conninfo.conninfo_to_dict(text)
+        conninfo_to_dict(text)
     except psycopg.ProgrammingError:  # its text quotes the password
         return False
     return True
