@@ -75,6 +75,17 @@ def test_a_wrong_configuration_is_named(run: Command, file: Path) -> None:
     assert done.err.startswith("config.yaml:2:15 store.type: ")
 
 
+def test_a_part_that_does_not_answer_is_named_beside_those_that_do(run: Command, file: Path) -> None:
+    file.write_text(f"database: {{backend: memory}}\nmemory: {{backend_config: {{storage_path: '{file}'}}}}\n")
+    done = run("check")
+    assert (done.code, done.err) == (1, "")
+    states = {line.split()[0]: line.split()[1] for line in done.out.splitlines()}
+    assert states == {**dict.fromkeys(PARTS, "ok"), "memory": "FAILED"}
+    assert "no directory" in done.out
+    found = json.loads(run("check", "--json").out)
+    assert (found["ok"], [part["name"] for part in found["parts"] if not part["ok"]]) == (False, ["memory"])
+
+
 def test_wrong_usage_is_2(run: Command) -> None:
     assert run("check", "--yaml").code == 2
 

@@ -161,6 +161,23 @@ def test_explain_prints_one_field_per_line_or_json(run: Command, file: Path) -> 
     assert json.loads(lines[1].removeprefix("value: "))["max_words"] == 3
 
 
+ODD = """\
+x: {2001-01-02: 1, ~: 2, .inf: 5, !!binary /w==: 7, "a\\n b": 8}
+y: [!!binary /w==, !!set {a}, 2001-01-02 03:04:05, .nan, -.inf, 0x1ffffffffffffffffff, "\\x85", 1e400]
+"""
+
+
+def test_values_that_only_yaml_has_are_printed(run: Command, file: Path) -> None:
+    file.write_text(ODD)
+    shown = json.loads(run("config", "show", "--format", "json").out, parse_constant=pytest.fail)
+    assert shown["x"] == {"2001-01-02": 1, "None": 2, "inf": 5, "/w==": 7, "a\n b": 8}
+    assert shown["y"] == ["/w==", ["a"], "2001-01-02T03:04:05", "nan", "-inf", 0x1FFFFFFFFFFFFFFFFFF, "\x85", "1e400"]
+    assert yaml.safe_load(run("config", "show").out)["y"][0] == "/w=="
+    text = run("config", "show", "--format", "text")
+    assert (text.code, text.err) == (0, "")
+    assert 'x./w==: 7\n"x.a\\n b": 8\n' in text.out
+
+
 def test_explain_of_an_unknown_key_suggests(run: Command, file: Path) -> None:
     done = run("config", "explain", "title.max_word")
     assert (done.code, done.out) == (1, "")
@@ -176,7 +193,7 @@ def test_extensions_are_read_from_where_they_are_named(run: Command, file: Path,
 
 @pytest.mark.parametrize(
     "arguments",
-    [["explain"], ["show", "--format", "xml"], ["nothing"], ["show", "extra"], ["show", "--strict"], []],
+    [["explain"], ["show", "--format", "xml"], ["nothing"], ["show", "extra"], ["show", "--strict"]],
 )
 def test_wrong_usage_is_2(run: Command, arguments: list[str]) -> None:
     assert run("config", *arguments).code == 2

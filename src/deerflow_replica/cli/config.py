@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from ..config import AppConfig
+from ..config.dumping import jsonable
 from ..config.frozen import thaw
 from ..errors import ConfigError
 from .reading import ConfigPath, ExtensionsPath, read_config, say
@@ -93,12 +95,21 @@ def explain(
 
 
 def _rendered(data: Mapping[str, Any], format: Format) -> str:
-    plain = to_jsonable_python(thaw(data), bytes_mode="base64", inf_nan_mode="strings")
-    if format is Format.JSON:
-        return json.dumps(plain, indent=2)
+    plain = to_jsonable_python(jsonable(thaw(data)))
     if format is Format.YAML:
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120).rstrip("\n")
-    return "\n".join(f"{key}: {_on_one_line(value)}" for key, value in plain.items())
+    if format is Format.JSON:
+        return json.dumps(_finite(plain), indent=2)
+    return "\n".join(f"{_on_one_line(key)}: {_on_one_line(value)}" for key, value in _finite(plain).items())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become texts."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _leaves(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,11 @@ def _without_none(value: Any) -> Any:
 def jsonable(value: Any) -> Any:
     """JSON has texts for keys, lists for sets, and base64 for bytes."""
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(key): jsonable(item) for key, item in value.items()}
+        return {_key(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | set):
         return [jsonable(item) for item in value]
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else str(jsonable(key))

@@ -101,16 +101,16 @@ def _shown(value: Any, path: Path, provenance: Provenance) -> Any:
 
 def changes(old: AppConfig, known_of_old: Provenance, new: AppConfig, known_of_new: Provenance) -> tuple[Change, ...]:
     before, after = dict(_leaves(old, ())), dict(_leaves(new, ()))
-    found = [
+    paths = sorted(_changed(before, after) | _changed(after, before), key=lambda path: (dotted(path), repr(path)))
+    return tuple(
         Change(
             dotted(path),
             _shown(_at(old, path), path, known_of_old),
             _shown(_at(new, path), path, known_of_new),
             takes_effect(path),
         )
-        for path in _changed(before, after) | _changed(after, before)
-    ]
-    return tuple(sorted(found, key=lambda change: change.key))
+        for path in paths
+    )
 
 
 def _at(config: AppConfig, path: Path) -> Any:
