@@ -43,7 +43,7 @@ def config_commands() -> typer.Typer:
 def show(config: ConfigPath = None, extensions: ExtensionsPath = None, format: FormatOption = None) -> None:
     """Print the effective configuration, defaults included, without its secrets."""
     shown = read_config(config, extensions).to_mapping()
-    say(_rendered(dict(_leaves(shown)) if format is Format.TEXT else shown, format or Format.YAML))
+    say(_rendered(dict(_leaves(jsonable(shown))) if format is Format.TEXT else shown, format or Format.YAML))
 
 
 def validate(
@@ -122,4 +122,5 @@ def _leaves(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _on_one_line(value: Any) -> str:
-    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
