@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import enum
 import pickle
@@ -116,6 +117,42 @@ def test_every_attack_on_every_path_fails(config: AppConfig) -> None:
     assert config.to_mapping(reveal=True) == before
     assert hash(config) == digest
     assert config == AppConfig.from_mapping(RICH, env={})
+
+
+OF_THE_CLASS = frozenset(
+    {
+        "__class__", "__init_subclass__", "__pydantic_init_subclass__", "__pydantic_on_complete__", "model_rebuild",
+        "model_parametrized_name", "__class_getitem__", "__subclasshook__", "update_forward_refs",
+    }
+)  # fmt: skip
+ARGUMENTS: tuple[tuple[Any, ...], ...] = (
+    (), ("enabled",), ("enabled", False), ({"enabled": False, "new": 1},), (0,), (0, 1), ([1],), (None,),
+    ("__dict__", {}), ({"__dict__": {"a": 1}, "__pydantic_extra__": {}, "__pydantic_fields_set__": set()},),
+)  # fmt: skip
+KEYWORDS: tuple[dict[str, Any], ...] = ({"enabled": False}, {"update": {"new": 1}}, {"new": 1})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_that_can_be_called_on_a_part_changes_it() -> None:
+    small = {name: RICH[name] for name in ("log_level", "memory", "models", "tools", "names")}
+    config = AppConfig.from_mapping(small, env={})
+    before = (config.to_mapping(reveal=True), hash(config))
+    called = 0
+    seen: set[type] = set()
+    for node in nodes(config):
+        if type(node) in seen:
+            continue
+        seen.add(type(node))
+        for name in [name for name in dir(node) if name not in OF_THE_CLASS]:
+            calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [(given, {}) for given in ARGUMENTS]
+            calls += [((), given) for given in KEYWORDS]
+            for arguments, keywords in calls:
+                with contextlib.suppress(Exception):
+                    getattr(node, name)(*arguments, **keywords)
+                    called += 1
+        assert (config.to_mapping(reveal=True), hash(config)) == before, type(node).__name__
+    assert called > 1000
+    assert len(seen) > 15
 
 
 def test_there_is_no_mutable_container_anywhere(config: AppConfig) -> None:

@@ -90,6 +90,11 @@ class Section(BaseModel, frozen=True):
 
         __init__.__pydantic_base_init__ = True  # Pydantic's mark: validation need not come through here
 
+        def _setattr_handler(self, name: str, value: Any) -> Any:
+            if name.startswith("_"):
+                self._refuse()  # Pydantic would set it while it looks for who sets it
+            return super()._setattr_handler(name, value)
+
     def _is_sealed(self) -> bool:
         return isinstance(getattr(self, "__pydantic_fields_set__", None), frozenset)
 
