@@ -116,6 +116,32 @@ def test_malformed_files_are_named_with_line_and_column(text: str, expected: str
     assert problems(text, write)[0].startswith(expected)
 
 
+NESTED: dict[str, Callable[[int], str]] = {
+    "lists": lambda levels: "x: " + "[" * (levels - 1) + "]" * (levels - 1),
+    "mappings": lambda levels: "".join(" " * level + f"k{level}:\n" for level in range(levels)),
+    "entries": lambda levels: "x:\n  " + "- " * (levels - 2) + "- 1\n",
+    "questions": lambda levels: "".join(" " * level + "?\n" for level in range(levels)),
+    "both": lambda levels: "".join(" " * level + "k:\n" + " " * level + "-\n" for level in range(levels // 2)),
+    "pairs": lambda levels: "x: " + "[a: " * (levels // 2) + "b" + "]" * (levels // 2),
+    "old lines": lambda levels: "".join(" " * level + f"k{level}:\x85" for level in range(levels)),
+    "after a mark": lambda levels: "--- \nx:\n" + "- " * (levels - 1) + "1\n",
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+@pytest.mark.parametrize("levels", [103, 130, 200, 400, 5000])
+def test_too_many_levels_of_any_kind_are_refused(kind: str, levels: int, write: Write) -> None:
+    text = NESTED[kind](levels)
+    if len(text) < 2_000_000:
+        assert any(word in problems(text, write)[0] for word in ("levels deep", "a key should be a plain value"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NESTED if kind != "questions"])
+def test_almost_as_many_levels_are_read(kind: str, write: Write) -> None:
+    write(NESTED[kind](98))
+    AppConfig.from_file(env={})
+
+
 def test_a_hundred_levels_are_read(write: Write) -> None:
     write("x: " + "[" * 99 + "]" * 99)
     config = AppConfig.from_file(env={})
@@ -131,7 +157,7 @@ def test_aliases_that_expand_without_end_are_refused(write: Write) -> None:
 @pytest.mark.parametrize("link", ["[*a{}]", "{{<<: *a{}}}"])
 def test_chains_of_aliases_count_as_levels(link: str, write: Write) -> None:
     lines = ["a0: &a0 {k: 1}"] + [f"a{n}: &a{n} {link.format(n - 1)}" for n in range(1, 3000)]
-    assert "nested more than 100 levels deep after aliases" in problems("\n".join(lines), write)[0]
+    assert "nested more than 100 levels deep" in problems("\n".join(lines), write)[0]
 
 
 def test_a_large_file_is_read(write: Write) -> None:
