@@ -156,7 +156,7 @@ def raw_values(values: Iterable[Any]) -> Iterable[Any]:
     return tuple.__iter__(values) if isinstance(values, FrozenList) else values
 
 
-_ALREADY_FROZEN = frozenset({str, int, bool, type(None), FrozenDict, FrozenList, UnsetVariable})
+ALREADY_FROZEN = frozenset({str, int, bool, type(None), FrozenDict, FrozenList, UnsetVariable})
 _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (float, lambda value: math.nan if math.isnan(value) else float.__float__(value)),
     (str, str.__str__),
@@ -167,7 +167,7 @@ _EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 def freeze(value: Any) -> Any:
     """An immutable copy of plain data. `ValueError` names anything that is not plain data, and a cycle."""
-    if type(value) in _ALREADY_FROZEN:
+    if type(value) in ALREADY_FROZEN:
         return value
     if isinstance(value, _SCALARS):
         return _exact(value)

@@ -78,8 +78,14 @@ class Provenance:
     def without(self, changed: tuple[Path, ...], variables: Mapping[Path, str]) -> Provenance:
         """The same for a configuration in which the values at and below `changed` are new."""
 
+        sections = {root[:1] for root in changed}
+
         def kept(table: Mapping[Path, Any]) -> dict[Path, Any]:
-            return {path: value for path, value in table.items() if not _below_any(by_name(path), changed)}
+            return {
+                path: value
+                for path, value in table.items()
+                if path[:1] not in sections or not _below_any(by_name(path), changed)
+            }
 
         return Provenance(
             kept(self.places),

@@ -23,7 +23,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from .display import Select, display
 from .dumping import jsonable, kept
-from .frozen import FrozenDict, freeze, raw_items
+from .frozen import ALREADY_FROZEN, FrozenDict, freeze, raw_items
 from .problems import validated
 from .provenance import Provenance
 
@@ -231,4 +231,4 @@ def _rebuilt(
 
 
 def _sealed(value: Any) -> Any:
-    return value if isinstance(value, Section | FrozenDict | tuple) else freeze(value)
+    return value if type(value) in ALREADY_FROZEN or isinstance(value, Section | tuple) else freeze(value)
