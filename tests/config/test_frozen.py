@@ -210,6 +210,30 @@ def test_names_of_our_own_methods_are_kept_as_data(config: AppConfig) -> None:
     assert dict(odd.memory.model_extra or {}) == {"json": 1, "model_config": 2, "self": 3, "model_copy": 4}
 
 
+ODD_NAMES = (
+    "model_config", "self", "json", "copy", "a.b", "model_fields", "__dict__", "_provenance", "__class__", "cls",
+    "strict", "data", "model_extra", "__pydantic_extra__", "explain", "model_post_init", "", "__init__", "context",
+)  # fmt: skip
+BUILDS: tuple[Callable[[dict[str, Any]], AppConfig], ...] = (
+    lambda data: AppConfig.from_mapping(data, env={}),
+    lambda data: AppConfig(**data),
+    lambda data: AppConfig.model_validate(data),
+    lambda data: AppConfig().evolve(data, env={}),
+    lambda data: AppConfig().model_copy(update=data),
+)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_sections_may_be_called_anything(build: Callable[[dict[str, Any]], AppConfig]) -> None:
+    odd = {name: {"x": number} for number, name in enumerate(ODD_NAMES)}
+    config = build({**odd, "memory": odd})
+    assert {name: config.get((name,)) for name in odd} == odd
+    assert config.memory.model_extra == odd
+    assert config.explain(("self", "x")).value == 1
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 our own bytes
+    assert AppConfig.from_mapping(config.to_mapping(reveal=True), env={}) == config
+
+
 def test_model_copy_validates() -> None:
     with pytest.raises(ConfigError, match="max_words"):
         AppConfig().title.model_copy(update={"max_words": 99})

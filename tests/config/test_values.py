@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,10 @@ def test_yaml_and_a_mapping_load_alike(data: dict[str, Any]) -> None:
 
     text = yaml.safe_dump(data, allow_unicode=True)
     assert read_yaml(text, "x").data == yaml.safe_load(text) == data
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(text, encoding="utf-8")
+        assert AppConfig.from_file(path, env={}) == AppConfig.from_mapping(data, env={})
 
 
 def merged(base: Any, changes: Any) -> Any:
