@@ -127,3 +127,17 @@ async def test_an_opening_that_is_cancelled_leaves_nothing(postgres_dsn: str) ->
             await database.close()
     assert not _threads()
     assert await _backends(postgres_dsn, name) == 0
+
+
+async def test_what_is_closed_says_so_without_a_thread(postgres_dsn: str) -> None:
+    async def ask(connection: Connection) -> None:
+        await connection.execute("SELECT 1")
+
+    database = PostgresDatabase(postgres_dsn)
+    await database.open()
+    await database.close()
+    with pytest.raises(StoreUnavailableError, match="not open"):
+        await database.execute(ask)
+    with pytest.raises(StoreUnavailableError, match="not open"):
+        database.execute_sync(ask)
+    assert not _threads()

@@ -116,3 +116,16 @@ def _join() -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("deerflow-replica-sqlite"):
             thread.join(10)
+
+
+async def test_what_is_closed_says_so_without_a_thread(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "file.db")
+    await database.open()
+    await database.close()
+    for use in (database.read, database.write):
+        with pytest.raises(StoreUnavailableError, match="not open"):
+            await use(lambda connection: connection.execute("SELECT 1"))
+    for use_sync in (database.read_sync, database.write_sync):
+        with pytest.raises(StoreUnavailableError, match="not open"):
+            use_sync(lambda connection: connection.execute("SELECT 1"))
+    assert not _threads()

@@ -85,10 +85,12 @@ class PostgresDatabase(SharedDatabase):
         so a restart of the server between two calls is not seen; and what collides with others' work, as everything
         may where transactions are serializable by default, runs until it does not.
         """
+        self._opened()  # asked here, too: what is closed starts no thread to say so
         return await self.runner.acall(self._execute(work, retry=retry))
 
     def execute_sync(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool = True) -> T:
         """The same for a caller without a loop, or on the thread of another one."""
+        self._opened()
         return self.runner.call(self._execute(work, retry=retry))
 
     async def set_up(self, lock: str, statements: list[str]) -> None:
@@ -135,20 +137,24 @@ class PostgresDatabase(SharedDatabase):
                 raise
         return pool
 
+    def _opened(self) -> Pool:
+        if self._pool is None:
+            raise StoreUnavailableError("PostgreSQL is not open here: it was closed, or never opened")
+        return self._pool
+
     def _give_back(self) -> None:
         if self._owns_pool:
             super()._give_back()
 
     async def _execute(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool) -> T:
-        if self._pool is None:
-            raise StoreUnavailableError("PostgreSQL is not open here: it was closed, or never opened")
+        pool = self._opened()
         with postgres_errors():
             async with asyncio.timeout(self._timeout_seconds):
                 if not retry:
-                    return await _on_connection(self._pool, work)
+                    return await _on_connection(pool, work)
                 while True:
                     try:
-                        return await _revived(self._pool, work)
+                        return await _revived(pool, work)
                     except psycopg.OperationalError as error:
                         if error.sqlstate not in _COLLIDED:
                             raise

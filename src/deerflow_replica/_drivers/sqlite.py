@@ -50,15 +50,19 @@ class SqliteDatabase(SharedDatabase):
         await self.close()
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._opened()  # asked here, too: what is closed starts no thread to say so
         return await self.runner.acall(self._read(work, self._deadline()))
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._opened()  # asked here, too: what is closed starts no thread to say so
         return await self.runner.acall(self._write(work, self._deadline()))
 
     def read_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._opened()
         return self.runner.call(self._read(work, self._deadline()))
 
     def write_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._opened()
         return self.runner.call(self._write(work, self._deadline()))
 
     async def set_up(self, statements: list[str]) -> None:
@@ -114,11 +118,11 @@ class SqliteDatabase(SharedDatabase):
 
     async def _read(self, work: Callable[[sqlite3.Connection], T], deadline: float) -> T:
         with sqlite_errors(self.path):
-            return work(self._opened(deadline))
+            return work(self._in_turn(deadline))
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], deadline: float) -> T:
         with sqlite_errors(self.path):
-            connection = self._opened(deadline)
+            connection = self._in_turn(deadline)
             _roll_back(connection)  # where an earlier one failed
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -130,15 +134,18 @@ class SqliteDatabase(SharedDatabase):
                 raise
             return result
 
-    def _opened(self, deadline: float) -> sqlite3.Connection:
-        """The connection, with what is left of the caller's time as its busy timeout."""
+    def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             raise StoreUnavailableError(f"SQLite file {self.path} is not open here: it was closed, or never opened")
-        left = deadline - time.monotonic()
+        return self._connection
+
+    def _in_turn(self, deadline: float) -> sqlite3.Connection:
+        """The connection, with what is left of the caller's time as its busy timeout."""
+        connection, left = self._opened(), deadline - time.monotonic()
         if left <= 0:
             raise StoreUnavailableError(f"SQLite file {self.path} is busy: no turn in {self._busy_timeout_seconds} s")
-        self._connection.execute(f"PRAGMA busy_timeout = {max(1, int(left * 1000))}")
-        return self._connection
+        connection.execute(f"PRAGMA busy_timeout = {max(1, int(left * 1000))}")
+        return connection
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

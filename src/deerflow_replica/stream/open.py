@@ -26,23 +26,25 @@ async def open_stream_bridge(config: AppConfig) -> AsyncIterator[StreamBridge]:
 
     if config.stream_bridge.type == "redis" and config.stream_bridge.push == "xread":
         raise problem_at(config, "stream_bridge.push", "xread is not available yet: pubsub")
-    try:
-        bridge = _made(config.stream_bridge)
-    except ConfigError as error:
-        ours = error.problems[0]
-        raise problem_at(config, f"stream_bridge.{ours.key}" if ours.key else "stream_bridge", ours.message) from None
+    bridge = _made(config.stream_bridge)
+    if isinstance(bridge, ConfigProblem):
+        raise problem_at(config, f"stream_bridge.{bridge.key}" if bridge.key else "stream_bridge", bridge.message)
     async with bridge:
         yield bridge
 
 
-def _made(section: Any) -> StreamBridge:
-    if section.type == "memory":
-        return InMemoryStreamBridge(**_options(section, _SHARED))
-    if section.type == "redis":
-        from .redis import REDIS_OPTIONS, RedisStreamBridge
+def _made(section: Any) -> StreamBridge | ConfigProblem:
+    """Returned, not raised: the error that names the place has no other one behind it."""
+    try:
+        if section.type == "memory":
+            return InMemoryStreamBridge(**_options(section, _SHARED))
+        if section.type == "redis":
+            from .redis import REDIS_OPTIONS, RedisStreamBridge
 
-        return RedisStreamBridge(**_options(section, (*_SHARED, *REDIS_OPTIONS)))
-    raise ConfigError(ConfigProblem("type", f"{section.type!r} is not a stream bridge: memory, redis"))
+            return RedisStreamBridge(**_options(section, (*_SHARED, *REDIS_OPTIONS)))
+    except ConfigError as error:
+        return error.problems[0]
+    return ConfigProblem("type", f"{section.type!r} is not a stream bridge: memory, redis")
 
 
 def _options(section: Any, names: tuple[str, ...]) -> dict[str, Any]:
