@@ -74,11 +74,11 @@ def test_a_named_file_that_is_missing_is_a_problem(
 ) -> None:
     done = run("config", *command, "--config", "gone.yaml")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("gone.yaml, named by path, cannot be read")
+    assert done.err.startswith("gone.yaml (named by path) cannot be read")
     monkeypatch.setenv("DEER_FLOW_CONFIG_PATH", "away.yaml")
     done = run("config", *command)
     assert done.code == 1
-    assert done.err.startswith("away.yaml, named by DEER_FLOW_CONFIG_PATH, cannot be read")
+    assert done.err.startswith("away.yaml (named by DEER_FLOW_CONFIG_PATH) cannot be read")
 
 
 def test_validate_says_all_problems_at_once(run: Command, file: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_environment_is_only_read(folder: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_config_error_from_the_os_error(folder: Path, kind: str) -> None:
     (folder / "sub").mkdir()
     path = {"folder": "sub", "unreadable": "sub/../config.yaml/x", "not a file name": "a\0b"}[kind]
-    with pytest.raises(ConfigError, match="named by path, cannot be read") as raised:
+    with pytest.raises(ConfigError, match=r"\(named by path\) cannot be read") as raised:
         AppConfig.from_file(path, env={})
     assert isinstance(raised.value.__cause__, OSError | ValueError)
 

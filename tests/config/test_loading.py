@@ -182,9 +182,10 @@ def test_a_control_character_is_named(write: Write) -> None:
 
 def test_who_named_the_missing_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"gone\.yaml, named by path, cannot be read") as by_path:
+    with pytest.raises(ConfigError, match=r"^gone\.yaml \(named by path\) cannot be read: No such file") as by_path:
         AppConfig.from_file("gone.yaml", env={})
     assert isinstance(by_path.value.__cause__, FileNotFoundError)
+    assert [problem.source for problem in by_path.value.problems] == ["gone.yaml"]
     with pytest.raises(ConfigError, match="named by DEER_FLOW_CONFIG_PATH"):
         AppConfig.from_file(env={"DEER_FLOW_CONFIG_PATH": "gone.yaml"})
     with pytest.raises(ConfigError, match=r"AppConfig\(\)"):

@@ -157,10 +157,16 @@ def _text(path: str, named_by: str | None) -> str:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        who = f"{path}, named by {named_by}," if named_by else f"{path}"
-        hint = "" if named_by else "; name one with path or DEER_FLOW_CONFIG_PATH, or use AppConfig() for the defaults"
-        raise ConfigError(f"{who} cannot be read: {reason}{hint}") from error
+        raise _unreadable(path, named_by, reason or type(error).__name__) from error
     return _decoded(content, path)
+
+
+def _unreadable(path: str, named_by: str | None, reason: str) -> ConfigError:
+    """Only what somebody named is a source."""
+    if named_by:
+        return ConfigError(ConfigProblem("", f"(named by {named_by}) cannot be read: {reason}", path))
+    hint = "name one with path or DEER_FLOW_CONFIG_PATH, or use AppConfig() for the defaults"
+    return ConfigError(f"{path} cannot be read: {reason}; {hint}")
 
 
 def _decoded(content: bytes, path: str) -> str:
