@@ -205,3 +205,14 @@ def test_the_module_is_the_same_and_a_poor_terminal_no_traceback(file: Path) -> 
     command = [sys.executable, "-m", "deerflow_replica", "config", "explain", "title.model_name"]
     done = subprocess.run(command, env=env, capture_output=True, check=True)
     assert b"value: \\xfc" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", [["config", "show"], ["config", "schema"], ["check"]])
+def test_a_full_disk_is_named_without_a_traceback(command: list[str], file: Path) -> None:
+    file.write_text("database: {backend: memory}\n")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "deerflow_replica", *command], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"cannot write the output: No space left on device\n")

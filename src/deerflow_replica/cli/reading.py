@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,20 @@ def read_config(path: Path | None, extensions: Path | None) -> AppConfig:
 
 
 def say(text: str) -> None:
-    """Print on stdout, whatever letters it has."""
+    """Print on stdout, whatever letters it has. A disk that is full ends the command."""
     encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    try:
+        typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    except BrokenPipeError:  # the reader has seen enough
+        raise
+    except OSError as error:
+        _drop_output()
+        typer.echo(f"cannot write the output: {error.strerror}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _drop_output() -> None:
+    """What could not be written would be tried again, and fail, when the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
