@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from deerflow_replica import AppConfig, DeerFlowContext
 from deerflow_replica.cli.config import Format, _rendered
-from deerflow_replica.config import DatabaseConfig, ModelConfig, StreamBridgeConfig
+from deerflow_replica.config import DatabaseConfig, ModelConfig, StreamBridgeConfig, TitleConfig
 from deerflow_replica.config.frozen import FrozenDict, FrozenList
 from deerflow_replica.config.masking import is_secret_name, masked
 from deerflow_replica.config.targets import target_of
@@ -244,6 +244,31 @@ def test_a_text_inside_an_override_is_shown_as_the_variable(tmp_path: Path) -> N
 def test_a_warning_shows_no_secret() -> None:
     assert SECRET not in str(AppConfig.from_mapping({"log_level": "$A"}, env={"A": SECRET}).warnings)
     assert SECRET not in str(AppConfig.from_mapping({"log_level": f"redis://:{SECRET}@h"}, env={}).warnings)
+
+
+def test_a_configuration_that_was_refused_is_shown_without_its_input() -> None:
+    refused: tuple[tuple[Any, dict[str, Any]], ...] = (
+        (AppConfig, {"title": {"max_words": "geheim"}}),
+        (TitleConfig, {"max_words": "geheim"}),
+    )
+    for kind, values in refused:
+        with pytest.raises(ValidationError) as caught:
+            kind(**values)
+        shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        frames = [frame for frame in shown.stack if frame.filename.endswith("section.py")]
+        assert [frame.locals and frame.locals["self"] for frame in frames] in (["AppConfig()"], ["TitleConfig()"])
+
+
+def test_a_refused_assignment_shows_no_value() -> None:
+    config = AppConfig()
+    for section, name in (
+        (config, "stream_bridge"),
+        (config.stream_bridge, "redis_url"),
+        (config.stream_bridge, "new"),
+    ):
+        with pytest.raises((ValidationError, AttributeError)) as caught:
+            setattr(section, name, f"redis://:{SECRET}@h")
+        assert SECRET not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
 
 
 def test_validation_errors_hide_their_input() -> None:

@@ -145,7 +145,7 @@ class Section(BaseModel, frozen=True):
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
             self._refuse()
-        super().__setattr__(name, value)  # a frozen model: Pydantic raises
+        raise _frozen(type(self).__name__, name)  # Pydantic's own would quote the value
 
     def __delattr__(self, name: str) -> None:
         if name.startswith("_"):
@@ -171,7 +171,7 @@ class Section(BaseModel, frozen=True):
         self._refuse()
 
     def __repr_args__(self) -> Any:
-        return list(self._displayed().items())
+        return list(self._displayed().items()) if self._is_sealed() else []  # a debugger shows what was refused, too
 
     def _displayed(self, select: Select | None = None) -> dict[str, Any]:
         return cast(dict[str, Any], display(self, select=select))
@@ -186,6 +186,11 @@ def section_of(field: FieldInfo) -> type[Section] | None:
     """The section that a field holds, if it is one."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def _frozen(title: str, name: str) -> ValidationError:
+    details = InitErrorDetails(type="frozen_instance", loc=(name,), input=None)
+    return ValidationError.from_exception_data(title, [details], hide_input=True)
 
 
 def missing_values(title: str, missing: Iterable[tuple[tuple[str, ...], str]]) -> ValidationError:
