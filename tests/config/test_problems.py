@@ -140,3 +140,18 @@ def test_what_deerflow_accepts_is_accepted(data: dict[str, Any]) -> None:
 )
 def test_the_version_is_read_as_deerflow_reads_it(given: Any, version: int) -> None:
     assert AppConfig.from_mapping({"config_version": given}, env={}).config_version == version
+
+
+@pytest.mark.parametrize(
+    "changes", [{"title": {"max_words": 99}}, {"memory": {"mode": 3}}, {"models": [{}]}, {"checkpointer": {}}]
+)
+def test_what_a_change_brought_has_no_place_in_the_file(changes: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("title: {max_chars: 20}\nmodels: []\n")
+    config = AppConfig.from_file(path, env={})
+    again = pickle.loads(pickle.dumps(config.evolve({"title": {"enabled": False}})))  # noqa: S301 our own bytes
+    for change in (config.evolve, again.evolve, lambda given: config.model_copy(update=given)):
+        with pytest.raises(ConfigError) as caught:
+            change(changes)
+        assert [problem.source for problem in caught.value.problems] == [None]
+    assert config.evolve({"titel": {}}).warnings == ("titel: unknown name, did you mean title?",)

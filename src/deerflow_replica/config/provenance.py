@@ -39,6 +39,8 @@ class Provenance:
     variables: Mapping[Path, str] = field(default_factory=dict)
     project_root: str | None = None
     home: str | None = None
+    brought: tuple[Path, ...] = ()
+    """What changes brought: it is in no file."""
 
     def __post_init__(self) -> None:
         for name in ("places", "key_places"):
@@ -48,7 +50,7 @@ class Provenance:
 
     def __reduce__(self) -> tuple[Any, ...]:
         tables = dict(self.places), dict(self.key_places), dict(self.variables)
-        return Provenance, (*tables, self.project_root, self.home)
+        return Provenance, (*tables, self.project_root, self.home, self.brought)
 
     @property
     def source(self) -> str | None:
@@ -69,7 +71,9 @@ class Provenance:
         return Place(*found) if found else None
 
     def place(self, path: Path) -> Place | None:
-        """The value's place, or that of the mapping that lacks it."""
+        """The value's place, or that of the mapping that lacks it; None for what no file has."""
+        if _below_any(by_name(path), self.brought):
+            return None
         for length in range(len(path), -1, -1):
             if found := self.own_place(path[:length]):
                 return found
@@ -93,6 +97,7 @@ class Provenance:
             kept(self.variables) | dict(variables),
             self.project_root,
             self.home,
+            tuple(dict.fromkeys((*self.brought, *changed))),
         )
 
 
