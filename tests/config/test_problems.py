@@ -155,3 +155,16 @@ def test_what_a_change_brought_has_no_place_in_the_file(changes: dict[str, Any],
             change(changes)
         assert [problem.source for problem in caught.value.problems] == [None]
     assert config.evolve({"titel": {}}).warnings == ("titel: unknown name, did you mean title?",)
+
+
+def test_both_files_problems_are_said_at_once(tmp_path: Path) -> None:
+    main, extensions = tmp_path / "config.yaml", tmp_path / "extensions_config.json"
+    main.write_text("title: {max_words: 99}\n")
+    extensions.write_text('{"skills": [1],\n "mcpServers": {"a": {"url": 1, "url": 2}}}')
+    with pytest.raises(ConfigError) as caught:
+        AppConfig.from_file(main, extensions_path=extensions, env={})
+    assert [(problem.key, problem.line, problem.column) for problem in caught.value.problems] == [
+        ("title.max_words", 1, 20),
+        ("extensions.skills", 1, 12),
+        ("mcpServers.a.url", 2, 33),
+    ]

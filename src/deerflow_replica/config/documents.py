@@ -78,8 +78,6 @@ def read_json(text: str, source: str) -> Document:
         document = Document(source)
         document.places = dict.fromkeys([(), *((key,) for key in data)], (source, 1, 1))
         document.problems = [ConfigProblem(key, "duplicate key", source, 1, 1) for key in twice]
-    if document.problems:
-        raise ConfigError(*document.problems)
     document.data = data
     return document
 

@@ -190,6 +190,7 @@ class _Reading:
 
     def merge_extensions(self, document: Document) -> None:
         """Keys of `config.yaml` win, key by key."""
+        self._problems += document.problems
         own = self._data.get("extensions")
         if own is not None and not isinstance(own, Mapping):
             return
