@@ -82,7 +82,11 @@ class MuteError(Exception):
     ids=["mute", "long", "odd"],
 )
 async def test_whatever_a_graph_raises_ends_its_run_at_once(
-    bridge: StreamBridge, registry: InMemoryRunRegistry, raised: Exception, name: str
+    bridge: StreamBridge,
+    registry: InMemoryRunRegistry,
+    caplog: pytest.LogCaptureFixture,
+    raised: Exception,
+    name: str,
 ) -> None:
     async def fail(state: State) -> State:
         raise raised
@@ -96,6 +100,8 @@ async def test_whatever_a_graph_raises_ends_its_run_at_once(
         assert record.status == "error"
         assert record.error is not None
         assert record.error["error"] == name
+        assert "in fail\n" in caplog.text
+        assert len(caplog.text.encode()) < 50_000
         events = await events_of(bridge)
         assert [event.event for event in events] == ["metadata", "error"]
         assert events[-1].data["error"] == name

@@ -19,7 +19,7 @@ from .registry.base import RunRegistry
 from .registry.documents import to_json
 from .registry.records import Admission, Json, RunOutcome, RunStatus
 from .request import Run, RunRequest
-from .stream_run import GraphRun, RunResult, error_data, first_event
+from .stream_run import GraphRun, RunResult, error_data, first_event, traceback_text
 from .tail import ends_with_error
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Execution:
                 return rules.failed(rules.SHUTDOWN)
             case "lost":
                 raise LeaseLostError(f"run {self.run.run_id!r} is not this process's any more") from error
-        _LOG.error("run %s failed", self.run.run_id, exc_info=error)
+        _LOG.error("run %s failed\n%s", self.run.run_id, traceback_text(error))
         return rules.failed(error_data(error))
 
     async def _result_in_turn(self, slots: Slots) -> RunOutcome | None:

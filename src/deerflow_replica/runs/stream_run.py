@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..stream.base import StreamBridge
 
 _LOG = logging.getLogger(__name__)
+_LOGGED = 10_000  # characters, of each end
 _LONGEST_MESSAGE = 10_000  # characters
 
 Publish = Callable[[str, Any], Awaitable[None]]
@@ -148,6 +150,12 @@ def streamed_channels(graph: Any) -> str | list[str] | None:
 def first_event(run_id: str) -> dict[str, Any]:
     """The data of `metadata`, which every stream begins with."""
     return {"run_id": run_id, "attempt": 1}
+
+
+def traceback_text(error: BaseException) -> str:
+    """Where it was raised, for a log: text that any handler can write, without the middle of a huge message."""
+    text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 2 * _LOGGED else f"{text[:_LOGGED]}\n[...]\n{text[-_LOGGED:]}"
 
 
 def error_data(error: BaseException) -> dict[str, str]:
