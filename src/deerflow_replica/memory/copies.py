@@ -43,7 +43,12 @@ class LastCopies:
             return copy
 
     def put(self, scope: Scope, version: Hashable, document: Document) -> None:
-        copy = Copy(version, marshal.dumps(document))
+        """A document too deep to be packed has no copy."""
+        try:
+            copy = Copy(version, marshal.dumps(document))
+        except ValueError:
+            self.drop(scope)
+            return
         with self._lock:
             self._copies[scope] = copy
             self._copies.move_to_end(scope)
