@@ -14,6 +14,8 @@ import uvicorn
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
+from waiting import eventually
+
 IN_MEMORY: dict[str, Any] = {"database": {"backend": "memory"}, "stream_bridge": {"queue_maxsize": 10_000}}
 
 
@@ -35,9 +37,8 @@ async def served(app: Any, *, lifespan: str = "off") -> AsyncIterator[str]:
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
-        while not server.started:
-            assert not serving.done(), "the server did not start"
-            await asyncio.sleep(0.005)
+        await eventually(lambda: server.started or serving.done(), what="the server's start")
+        assert not serving.done(), "the server did not start"
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

@@ -127,10 +127,11 @@ async def test_replay_meets_live_without_a_seam(shared: dict[str, Any], sdk: Cli
             parts = client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1")
             return [part.data["n"] async for part in parts if part.event == "custom"]
 
-        joins = []
-        for number in range(30):
-            joins.append(asyncio.ensure_future(joined(owner if number % 2 else other)))
-            await asyncio.sleep(0.02)
+        joins: list[asyncio.Task[list[int]]] = []
+        async for part in owner.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
+            if part.event == "custom" and part.data["n"] % 50 == 0:
+                joins.append(asyncio.create_task(joined(other if len(joins) % 2 else owner)))
+        assert len(joins) == 30
         for numbers in await asyncio.gather(*joins):
             assert numbers == list(range(1500))
 
