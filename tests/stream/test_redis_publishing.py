@@ -12,7 +12,7 @@ import redis
 from redis.asyncio import Redis
 
 from deerflow_replica.errors import ConfigError, StreamEndedError, StreamError, StreamUnavailableError
-from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
+from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
 from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
@@ -96,6 +96,24 @@ async def test_deleted_without_a_word_is_found_by_the_check(make: Make, redis_ur
                 assert await next_item() == StreamGap(event.id, None, None)
         await publish_all(bridge, "r", 2, end=True)
         assert numbers(await read(bridge, "r")) == [0, 1]
+
+
+async def test_a_deletion_right_after_a_push_is_found_within_an_interval(
+    make: Make, redis_url: str, key_prefix: str
+) -> None:
+    clock = asyncio.get_running_loop().time
+    with redis.Redis.from_url(redis_url) as client:
+        async with (
+            make(check_interval_seconds=1.2) as bridge,
+            reading(bridge, "r", heartbeat_interval=1.25) as next_item,
+        ):
+            assert await next_item(beats=True) is HEARTBEAT_SENTINEL  # a check has just been
+            await publish_all(bridge, "r", 1)
+            event = await next_item()
+            client.delete(f"{key_prefix}:r")
+            began = clock()
+            assert await next_item() == StreamGap(event.id, None, None)
+            assert clock() - began <= 1.2 + 0.7
 
 
 async def test_a_lost_push_is_found_by_the_check(make: Make, redis_url: str, key_prefix: str) -> None:
@@ -241,6 +259,22 @@ async def test_close_stores_what_is_pending(make: Make) -> None:
     async with make() as other:
         await other.publish_end("r")
         assert len(await read(other, "r")) == 256 + 1
+
+
+async def test_the_encoding_and_timeouts_of_a_borrowed_client_are_its_own(redis_url: str, key_prefix: str) -> None:
+    async with (
+        Redis.from_url(redis_url, encoding="latin-1", socket_timeout=0.1, health_check_interval=1) as client,
+        RedisStreamBridge(client=client, key_prefix=key_prefix, publish_timeout_seconds=3) as bridge,
+    ):
+        async with reading(bridge, "€", heartbeat_interval=0.4) as next_item:
+            for _ in range(3):
+                assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            await bridge.publish("€", "€", "€")
+            await bridge.publish_end("€", reason="€")
+            event = await next_item()
+            assert (event.event, event.data) == ("€", "€")
+        assert await bridge.end_reason("€") == "€"
+        assert bridge.stats().reconnects == 0
 
 
 @pytest.mark.parametrize("decode", [False, True])

@@ -74,6 +74,8 @@ class RedisServer:
         """A connection of ours, not yet open."""
         connection = self._pool.make_connection()
         connection.retry = Retry(NoBackoff(), 0)
+        # A borrowed client may have another encoding, for texts of its own.
+        connection.encoder = type(connection.encoder)("utf-8", "strict", False)
         return connection
 
     @contextmanager

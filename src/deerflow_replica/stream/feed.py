@@ -187,4 +187,4 @@ class _Session:
         await self._reads.serve(self._pushes)
 
     def _next_check(self) -> float:
-        return asyncio.get_running_loop().time() + self._feed.times.check_interval_seconds
+        return asyncio.get_running_loop().time() + self._feed.times.check_interval_seconds / 2

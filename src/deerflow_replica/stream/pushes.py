@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from collections.abc import Set as AbstractSet
 
 from .._drivers.redis import Connection, RedisServer
 from ..errors import StreamUnavailableError
@@ -51,7 +50,7 @@ class Pushes:
         """Grows with every message of the topic."""
         return self._versions.get(name, 0)
 
-    def silent(self) -> AbstractSet[str]:
+    def silent(self) -> set[str]:
         """The topics without a message since the last call."""
         silent = self._hub.topics.keys() - self._active
         self._active.clear()

@@ -45,6 +45,7 @@ class Reads:
         self._joining: dict[str, list[Subscriber]] = {}
         self._paging: dict[Subscriber, None] = {}
         self._stale: set[str] = set()
+        self._checked: set[str] = set()
         self._work = asyncio.Event()
 
     def join(self, subscriber: Subscriber) -> None:
@@ -91,9 +92,13 @@ class Reads:
             raise
 
     async def check(self, pushes: Pushes) -> None:
-        """Look after the topics that were silent: lost pushes, deleted streams, owners that are gone."""
+        """Look after the topics that were silent: lost pushes, deleted streams, owners that are gone.
+
+        Done twice in an interval, in which every topic is heard of once: what the last look read is left out.
+        """
         silent = pushes.silent()
-        await self._read_topics(silent & pushes.acknowledged, pushes)
+        self._checked = silent - self._checked
+        await self._read_topics(self._checked & pushes.acknowledged, pushes)
         self._orphans.forget()
         for name in silent:
             topic = self._hub.topics.get(name)
