@@ -64,7 +64,7 @@ local function trim(stream, state)
   local fit = state.low
   if state.bytes > maxbytes then fit = fitting(stream, state, newest) end
   state.floor = math.max(state.floor, fit, newest - maxlen + 1)
-  local low = math.max(state.low, fit)
+  local low = math.max(state.low, grace > 0 and fit or state.floor)
   if now - state.mark_at >= grace then
     -- All up to the mark is older than the grace that attached readers have.
     low = math.max(low, math.min(state.floor, state.mark + 1))

@@ -110,8 +110,9 @@ class StreamSettings:
     """The bounds and choices that every backend has. Raises `ConfigError` for a value that cannot be meant.
 
     Retained are the newest `queue_maxsize` events of a run, fewer if their data exceed `max_stream_bytes`; an attached
-    reader may lag `live_window` events. A cursor that is no id is as none (`invalid_cursor="replay"`) or gives only
-    what comes next ("tail"); `resume_gap="strict"` is a gap also when only the cursor's own event is gone.
+    reader may lag `live_window` events, and one that equals `queue_maxsize` means exactly that: nothing is spared for
+    it. A cursor that is no id is as none (`invalid_cursor="replay"`) or gives only what comes next ("tail");
+    `resume_gap="strict"` is a gap also when only the cursor's own event is gone.
     `stream_ttl_seconds` without a publish delete a stream (0 or None: never).
     """
 

@@ -142,9 +142,11 @@ class _Streams:
         settings = self._settings
         ring.fit(settings.max_stream_bytes)
         ring.floor = max(ring.low, ring.floor, ring.last_event + 1 - settings.queue_maxsize)
+        limit = min(ring.floor, ring.tail + 1 - max(settings.live_window, settings.queue_maxsize))
+        if limit > ring.low:
+            ring.drop_below(limit)
         if ring.floor - ring.low >= _TRIM_STEP or not topic.subscribers:
-            wanted = max(topic.slowest(ring), ring.tail + 1 - max(settings.live_window, settings.queue_maxsize))
-            ring.drop_below(min(ring.floor, wanted))
+            ring.drop_below(min(ring.floor, topic.slowest(ring)))
 
     def _touch(self, run_id: str) -> None:
         if self._settings.stream_ttl_seconds:

@@ -30,14 +30,17 @@ class Limits(NamedTuple):
     queue_maxsize: int
     max_stream_bytes: int
     ttl_ms: int
+    grace_ms: int
 
     @classmethod
     def of(cls, settings: StreamSettings) -> Limits:
         ttl_ms = math.ceil((settings.stream_ttl_seconds or 0) * 1000)
-        return cls(settings.queue_maxsize, settings.max_stream_bytes, ttl_ms)
+        # Who lets readers lag exactly what is retained wants exactly that retained.
+        grace_ms = 0 if settings.live_window == settings.queue_maxsize else _GRACE_MS
+        return cls(settings.queue_maxsize, settings.max_stream_bytes, ttl_ms, grace_ms)
 
     def arguments(self, writer: str, *, owns: bool, runs: int) -> tuple[str | int, ...]:
-        return (writer, int(owns), *self, _GRACE_MS, _PUSH_LIMIT, runs)
+        return (writer, int(owns), *self, _PUSH_LIMIT, runs)
 
 
 class Publisher:

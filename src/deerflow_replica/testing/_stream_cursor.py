@@ -177,6 +177,18 @@ class CursorContract(StreamFixtures):
             assert gap.requested_event_id == last
             assert len(events) < 40
 
+    async def test_a_live_window_that_is_the_retention_spares_nothing(self, open_bridge: Open, run_id: str) -> None:
+        bridge = await open_bridge(queue_maxsize=2, live_window=2)
+        async with reading(bridge, run_id) as slow, reading(bridge, run_id) as brisk:
+            await publish_all(bridge, run_id, 1)
+            first = await slow()
+            assert await brisk() == first
+            for number in range(1, 6):
+                await publish_all(bridge, run_id, 1, start=number)
+                assert (await brisk()).data == number
+            known = await ids(bridge, run_id, 6)
+            assert await slow() == StreamGap(first.id, known[4], known[5])
+
     async def test_heartbeats_come_while_nothing_else_does(self, bridge: StreamBridge, run_id: str) -> None:
         await publish_all(bridge, run_id, 1)
         async with reading(bridge, run_id) as next_item:
