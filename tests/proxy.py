@@ -48,7 +48,7 @@ class CuttingProxy:
         self.is_refusing = False
         self.swallows_replies = False
         self.reply_delay_seconds = 0.0
-        self.answer = b""  # given to every request in place of the server's, if it is not empty
+        self.answer = b""  # given to every command in place of the server's, if it is not empty
         self.flows = asyncio.Event()
         self.flows.set()
         self.swallowed = 0
@@ -115,7 +115,8 @@ class CuttingProxy:
             while link.requests_left and (data := await link.reader.read(65536)):
                 link.seen = (link.seen + data)[-65536:]
                 if self.answer:
-                    link.writers[0].write(self.answer)
+                    commands = b"\r\n".join((b"", data)).count(b"\r\n*")
+                    link.writers[0].write(self.answer * commands)
                     continue
                 await self._held(link)
                 data, link.requests_left = _let_through(data, link.requests_left)
