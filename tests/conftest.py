@@ -1,6 +1,7 @@
 """Servers, fresh names in them, and what every test run has in common.
 
-`POSTGRES_DSN` and `REDIS_URL` point the tests at servers of yours; without them private ones are started.
+`POSTGRES_DSN`, `REDIS_URL` and `MONGO_URL` point the tests at servers of yours; without them private ones are started,
+that for MongoDB where there is Go to build it.
 """
 
 from __future__ import annotations
@@ -67,6 +68,33 @@ def redis_url() -> Iterator[str]:
 
     with EmbeddedValkey() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> Iterator[str]:
+    """A MongoDB, or what speaks its protocol, for the whole run; take `mongo_database` for a place of your own."""
+    if url := os.environ.get("MONGO_URL"):
+        yield url
+        return
+    from mongo_server import CannotBuildError, FerretDB
+
+    try:
+        server = FerretDB()
+    except CannotBuildError as error:
+        pytest.skip(str(error))
+    with server:
+        yield server.url
+
+
+@pytest.fixture
+def mongo_database(mongo_url: str) -> Iterator[str]:
+    """The name of a database that no other test uses; dropped after the test."""
+    from pymongo import MongoClient
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield name
+    with MongoClient[dict[str, object]](mongo_url) as client:
+        client.drop_database(name)
 
 
 @pytest.fixture

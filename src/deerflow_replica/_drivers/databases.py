@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .mongodb import MongoDatabase
     from .postgres import PostgresDatabase
     from .sqlite import SqliteDatabase
 
 
 class Databases:
-    """Hands out one database object for each file or DSN. Nothing is opened here: each part opens and closes its own
-    share, the last one closes for good.
+    """Hands out one database object for each file, DSN or URL. Nothing is opened here: each part opens and closes its
+    own share, the last one closes for good.
     """
 
     def __init__(self, *, timeout_seconds: float = 10.0, pool_size: int = 5) -> None:
@@ -19,6 +20,7 @@ class Databases:
         self._pool_size = pool_size
         self._sqlite: dict[str, SqliteDatabase] = {}
         self._postgres: dict[str, PostgresDatabase] = {}
+        self._mongo: dict[str, MongoDatabase] = {}
 
     def sqlite(self, path: str) -> SqliteDatabase:
         from .sqlite import SqliteDatabase
@@ -33,3 +35,10 @@ class Databases:
         if dsn not in self._postgres:
             self._postgres[dsn] = PostgresDatabase(dsn, max_size=self._pool_size, timeout_seconds=self._timeout_seconds)
         return self._postgres[dsn]
+
+    def mongo(self, url: str) -> MongoDatabase:
+        from .mongodb import MongoDatabase
+
+        if url not in self._mongo:
+            self._mongo[url] = MongoDatabase(url, max_size=self._pool_size, timeout_seconds=self._timeout_seconds)
+        return self._mongo[url]

@@ -1,0 +1,146 @@
+"""A MongoDB for the tests where there is none: FerretDB, which speaks its protocol, built with Go, started privately.
+
+Run as a script, it builds the server and says where it is, or why it cannot.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+SOURCES = Path(__file__).with_name("ferretdb")
+CACHE = Path(__file__).parents[1] / ".cache" / "ferretdb"
+_DOWNLOAD_SECONDS = 90.0
+_BUILD_SECONDS = 400.0
+_END_SECONDS = 10.0
+
+
+class CannotBuildError(Exception):
+    """No Go, or no way to the modules: the text says which."""
+
+
+class FerretDB:
+    """One private server: `with FerretDB() as server: server.url`. Its data go with it.
+
+    `kill()` and `start()` are for fault tests: the address stays, and so do the data.
+    """
+
+    def __init__(self) -> None:
+        self._program = program()
+        self._directory = tempfile.mkdtemp(prefix="ferretdb-")
+        self._process: subprocess.Popen[str] | None = None
+        self.url = "mongodb://127.0.0.1:0/"
+
+    def start(self) -> None:
+        address = self.url.removeprefix("mongodb://").rstrip("/")
+        self._process = subprocess.Popen(
+            [self._program, address, self._directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        assert self.url, f"FerretDB did not start on {address}"
+
+    def kill(self) -> None:
+        """SIGKILL; `start()` brings it back on the same address."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+        shutil.rmtree(self._directory)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.communicate(timeout=_END_SECONDS)
+            self._process = None
+
+
+def program() -> Path:
+    """The server's program, built at most once for these sources, also by several test runs at a time.
+
+    Raises `CannotBuildError`.
+    """
+    built = CACHE / _version() / "ferretdb"
+    if built.exists():
+        return built
+    if shutil.which("go") is None:
+        raise CannotBuildError("no MONGO_URL and no Go to build FerretDB")
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(CACHE / "lock"):
+        if not built.exists():
+            _build(built)
+    return built
+
+
+def _version() -> str:
+    content = b"".join((SOURCES / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _build(built: Path) -> None:
+    """A registry out of reach shows in the download of one module, long before a build that needs sixty would."""
+    _go("mod", "download", "github.com/FerretDB/FerretDB", seconds=_DOWNLOAD_SECONDS)
+    pending = built.with_suffix(".new")
+    _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(pending), ".", seconds=_BUILD_SECONDS)
+    pending.replace(built)
+
+
+def _go(*arguments: str, seconds: float) -> None:
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    process = subprocess.Popen(
+        ["go", *arguments],
+        cwd=SOURCES,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the compilers and linkers too
+        process.communicate()
+        raise CannotBuildError(f"FerretDB: `go {arguments[0]}` took more than {seconds:g} s") from None
+    if process.returncode:
+        raise CannotBuildError(f"FerretDB: `go {arguments[0]}` failed: {' '.join(errors.split())[-300:]}")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(f"{program()}\n")
+    except CannotBuildError as error:
+        sys.stdout.write(f"the tests of MongoDB are skipped: {error}\n")
