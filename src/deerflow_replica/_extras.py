@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from .errors import MissingExtraError
 
+_DEERFLOW = "deerflow-harness @ git+https://github.com/bytedance/deer-flow#subdirectory=backend/packages/harness"
+
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
@@ -18,4 +20,22 @@ def extra(name: str) -> Iterator[None]:
             raise
         raise MissingExtraError(
             f"{error.name} is not installed: pip install 'deerflow-replica[{name}]'", name=error.name
+        ) from error
+
+
+@contextmanager
+def deerflow() -> Iterator[None]:
+    """Import parts of DeerFlow inside; `MissingExtraError` where it is not importable, or too old to have them.
+
+    It is in no package index: what is called `deerflow` there is something else.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "deerflow":
+            raise
+        raise MissingExtraError(
+            f"DeerFlow is not importable here, or too old ({error.msg}): work in its backend's environment, or "
+            f"pip install '{_DEERFLOW}'",
+            name=error.name,
         ) from error

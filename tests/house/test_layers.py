@@ -21,6 +21,7 @@ HOMES = {
     "pymongo": ("mongodb.py",),
     "sqlite3": ("sqlite.py",),
     "aiosqlite": ("sqlite.py",),
+    "deerflow": ("/stream/deerflow.py", "/stream/deerflow_bridge.py"),
     "starlette": ("/gateway/",),
     "uvicorn": ("/cli/",),
     "langgraph_sdk": ("/cli/demo/",),
