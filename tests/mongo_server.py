@@ -98,7 +98,7 @@ def program() -> Path:
 
 
 def _version() -> str:
-    content = b"".join((SOURCES / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    content = b"".join((SOURCES / name).read_bytes() for name in ("go.mod", "go.sum", "main.go", "message.go"))
     return hashlib.sha256(content).hexdigest()[:16]
 
 
