@@ -146,12 +146,12 @@ def test_a_log_level_that_does_not_exist_is_refused(local_config: Path) -> None:
 
 def test_what_no_child_can_open_is_named_once_and_ends_the_parent(shared_config: Path) -> None:
     sections = yaml.safe_load(shared_config.read_text())
-    sections["memory"] = {"storage": "store"}
+    sections["memory"] = {"storage_class": "no_such_module:Storage"}
     shared_config.write_text(yaml.safe_dump(sections))
     options = ("--config", str(shared_config), "--port", "0")
     code, stderr = refused("--graph", "served:make_echo", "--replicas", "2", *options)
     assert code == 2
-    assert "memory.storage" in stderr
+    assert "memory.storage_class" in stderr
 
 
 def test_two_graphs_of_one_name_are_refused(local_config: Path) -> None:

@@ -20,6 +20,7 @@ from deerflow_replica.threads import open_thread_map
 
 pytestmark = pytest.mark.anyio
 MONGO = "{connection_string: 'mongodb://u:geheim@h', type: mongo}"
+NO_STORE = "memory.storage: a store is needed: pass store=, or open a replica"
 Open = Callable[[AppConfig], AbstractAsyncContextManager[Any]]
 
 
@@ -29,7 +30,7 @@ Open = Callable[[AppConfig], AbstractAsyncContextManager[Any]]
         (f"user_thread_mapping: {MONGO}", open_thread_map, "1:72 user_thread_mapping.type: mongo is not available yet"),
         (f"model_feedback: {MONGO}", open_model_counters, "1:67 model_feedback.type: mongo is not available yet"),
         (f"store: {MONGO}", open_replica, "1:58 store.type: mongo is not available yet"),
-        ("memory: {storage: store}", open_memory_storage, "1:19 memory.storage: store is not available yet"),
+        ("memory: {storage: store}", open_memory_storage, f"1:19 {NO_STORE}"),
         (
             "stream_bridge: {type: redis, redis_url: redis://h, push: xread}",
             open_stream_bridge,

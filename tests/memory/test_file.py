@@ -21,7 +21,7 @@ from deerflow_replica.errors import MemoryCorruptError, StoreUnavailableError
 from deerflow_replica.memory import FileMemoryStorage
 from deerflow_replica.memory.base import Scope
 from deerflow_replica.memory.documents import Stored, Unread
-from deerflow_replica.memory.file import file_name
+from deerflow_replica.memory.names import place_name
 from waiting import eventually_sync
 
 SAVER = """
@@ -356,10 +356,10 @@ def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any]) -> No
 
 
 def test_no_name_can_be_mistaken_for_a_hashed_one() -> None:
-    hashed = file_name("x" * 300)
+    hashed = place_name("x" * 300)
     assert hashed.startswith("%sha256-")
-    assert len(file_name("x" * 255)) == 255
-    assert file_name(hashed) != hashed
+    assert len(place_name("x" * 255)) == 255
+    assert place_name(hashed) != hashed
 
 
 @pytest.mark.anyio

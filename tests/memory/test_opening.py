@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from langgraph.store.memory import InMemoryStore
 
 from deerflow_replica import AppConfig
 from deerflow_replica.errors import ConfigError, StoreUnavailableError
-from deerflow_replica.memory import FileMemoryStorage, open_memory_storage
+from deerflow_replica.memory import FileMemoryStorage, StoreMemoryStorage, open_memory_storage
+from deerflow_replica.replica import open_replica
 
 pytestmark = pytest.mark.anyio
 
@@ -94,12 +96,31 @@ async def test_a_class_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPa
     assert path in str(problem.value)
 
 
-async def test_memory_in_the_store_is_not_available_yet(tmp_path: Path) -> None:
+async def test_memory_in_the_store_is_in_the_given_one() -> None:
+    store = InMemoryStore()
+    config = AppConfig.from_mapping({"memory": {"storage": "store"}})
+    async with open_memory_storage(config, store=store) as storage:
+        assert isinstance(storage, StoreMemoryStorage)
+        assert storage.save({"facts": []}, user_id="ann")
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        storage.load(user_id="ann")
+    assert store.get(("deerflow_memory", "ann"), "%none") is not None
+
+
+async def test_memory_in_the_store_needs_one(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("memory:\n  storage: store\n")
-    with pytest.raises(ConfigError, match=r"config\.yaml:2:12 memory\.storage: store is not available yet"):
+    with pytest.raises(ConfigError, match=r"config\.yaml:2:12 memory\.storage: a store is needed"):
         async with open_memory_storage(AppConfig.from_file(file)):
             pytest.fail("opened")
+
+
+async def test_a_replica_keeps_its_memory_in_its_store() -> None:
+    config = AppConfig.from_mapping({"memory": {"storage": "store"}, "database": {"backend": "memory"}})
+    async with open_replica(config) as replica:
+        assert isinstance(replica.memory, StoreMemoryStorage)
+        assert replica.memory.save({"facts": []}, user_id="ann")
+        assert await replica.store.aget(("deerflow_memory", "ann"), "%none") is not None
 
 
 def _with_class(path: str, monkeypatch: pytest.MonkeyPatch) -> AppConfig:

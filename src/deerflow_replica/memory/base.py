@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
-Document = dict[str, Any]
+from .changes import ChangeSet, parse_changes
+from .checks import Document, check_document, check_expected
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -27,6 +27,9 @@ class MemoryStorage(ABC):
     anything else, before it does anything.
     """
 
+    own_agents: frozenset[str] = frozenset()
+    """Names beyond that pattern that a storage accepts for agents."""
+
     @abstractmethod
     def load(self, agent_name: str | None = None, *, user_id: str | None = None) -> Document:
         """The document as saved, plus `lastUpdated` and the integer `revision` (0: never saved); a private copy.
@@ -41,7 +44,7 @@ class MemoryStorage(ABC):
 
         Only to be read. What was never saved may be an empty mapping.
         """
-        scope_of(agent_name, user_id)
+        scope_of(agent_name, user_id, self.own_agents)
         return None
 
     @abstractmethod
@@ -74,11 +77,31 @@ class MemoryStorage(ABC):
         expected_manifest_revision: int | None = None,
         allow_manifest_rebase: bool = False,
     ) -> dict[str, Any]:
-        """Change single facts and summaries; a storage that has only whole documents raises `NotImplementedError`."""
+        """Change single facts and summaries in one step; the result is the change as stored, never the whole document.
+
+        `upserts` and `deletes` (facts, ids), `upsertRevisions` and `deleteRevisions` (id to the revision the change
+        was derived from; None: the fact must not exist), `summaries` (`user`, `history`). A fact's `revision` starts
+        at 1 and grows with its content. `VersionConflictError`, of `kind` "manifest" or "fact", when a revision is
+        another; a stale `expected_manifest_revision` passes with `allow_manifest_rebase`, if every fact carries its
+        own and there are no summaries. `ValueError` for a wrong change set, `StoreUnavailableError` when away,
+        `NotImplementedError` from a storage that has only whole documents.
+        """
+        scope = scope_of(agent_name, user_id, self.own_agents)
+        check_expected(expected_manifest_revision)
+        changes = parse_changes(change_set)
+        may_rebase = allow_manifest_rebase and changes.is_point_change
+        return self._change(scope, changes, None if may_rebase else expected_manifest_revision)
+
+    def _change(self, scope: Scope, changes: ChangeSet, expected: int | None) -> dict[str, Any]:
+        """Apply checked changes, derived from revision `expected` unless that is None."""
         raise NotImplementedError(f"{type(self).__name__} stores whole documents only")
 
     def clear_all(self, *, user_id: str | None = None) -> Document:
-        """Empty the user's document and those of all the user's agents; a storage may raise `NotImplementedError`."""
+        """Empty the user's document and those of all the user's agents; the user's empty one.
+
+        Earlier revisions stay for merges, so what others add meanwhile is kept and what they merely had is not.
+        `StoreUnavailableError` when the storage is away; a storage may raise `NotImplementedError`.
+        """
         raise NotImplementedError(f"{type(self).__name__} clears one document at a time")
 
     def close(self) -> None:
@@ -100,13 +123,17 @@ class Scope(NamedTuple):
         return " of ".join(part for part in named if part) or "everyone"
 
 
-def scope_of(agent_name: object, user_id: object) -> Scope:
+def scope_of(agent_name: object, user_id: object, own_agents: frozenset[str] = frozenset()) -> Scope:
     """The checked scope; `ValueError` for a name that cannot be one."""
-    if not (agent_name is None or (isinstance(agent_name, str) and _AGENT_NAME.fullmatch(agent_name))):
+    if not (agent_name is None or _is_agent_name(agent_name, own_agents)):
         raise ValueError(f"agent_name must consist of letters, digits and '-', not {agent_name!r}")
     if not (user_id is None or (isinstance(user_id, str) and user_id)):
         raise ValueError(f"user_id must be a non-empty string, not {user_id!r}")
     return Scope(agent_name, user_id)
+
+
+def _is_agent_name(name: object, own_agents: frozenset[str]) -> TypeGuard[str]:
+    return isinstance(name, str) and (_AGENT_NAME.fullmatch(name) is not None or name in own_agents)
 
 
 def create_empty_memory() -> Document:
@@ -121,70 +148,18 @@ def create_empty_memory() -> Document:
     }
 
 
+def as_stored(document: object) -> Document:
+    """A document as it was stored, with the revision and time that one of DeerFlow's may lack; `ValueError` if it is
+    none.
+    """
+    if not isinstance(document, dict):
+        raise ValueError("it holds no object")  # noqa: TRY004  # one error for all that is unreadable
+    check_document(document)
+    return {**document, "revision": document.get("revision", 0), "lastUpdated": document.get("lastUpdated", now())}
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
-
-
-def checked_copy(memory_data: object) -> Document:
-    """A private copy of a memory document, made of plain JSON values; `ValueError` says what is wrong with it."""
-    if not isinstance(memory_data, dict):
-        raise ValueError(f"a memory document must be a dict, not {type(memory_data).__name__}")  # noqa: TRY004  # the contract's error
-    try:
-        document: Document = _plain(memory_data, "memory")
-    except RecursionError:
-        raise ValueError("a memory document must not be nested so deeply, or contain itself") from None
-    check_document(document)
-    return document
-
-
-def check_document(document: Document) -> None:
-    """`ValueError` unless `facts` and `revision`, where present, are what every reader expects."""
-    if not is_revision(document.get("revision", 0)):
-        raise ValueError(f"memory.revision must be an integer from 0 up, not {document['revision']!r}")
-    facts = document.get("facts", [])
-    if not isinstance(facts, list) or not all(isinstance(fact, dict) for fact in facts):
-        raise ValueError("memory.facts must be a list of objects")
-    _check_ids([fact["id"] for fact in facts if fact.get("id") is not None])
-
-
-def is_revision(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _check_ids(ids: list[Any]) -> None:
-    seen: set[str] = set()
-    for fact_id in ids:
-        if str(fact_id) in seen:
-            raise ValueError(f"memory.facts has two facts with the id {fact_id!r}")
-        seen.add(str(fact_id))
-
-
-def _plain(value: object, place: str) -> Any:
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str):
-        return _text(value, place)
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if isinstance(value, dict):
-        return {_key(key, place): _plain(item, f"{place}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
-    raise ValueError(f"{place} is no JSON value: {value!r}")
-
-
-def _key(key: object, place: str) -> str:
-    if not isinstance(key, str):
-        raise ValueError(f"{place} has a key that is no string: {key!r}")  # noqa: TRY004  # the contract's error
-    return _text(key, place)
-
-
-def _text(value: str, place: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{place} holds text that is no Unicode: {value!r}") from None
-    return value
 
 
 def _empty_sections(names: tuple[str, ...]) -> dict[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import VersionConflictError
-from .base import Document, checked_copy, is_revision
+from .checks import Document, checked_copy, is_revision
 
 Fact = dict[str, Any]
 

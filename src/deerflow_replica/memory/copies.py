@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from .base import Document, Scope
+from .base import Scope
+from .checks import Document
 
 _MOST_COPIES = 1024
 

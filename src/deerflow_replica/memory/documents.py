@@ -7,31 +7,26 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import MemoryCorruptError, StoreUnavailableError, VersionConflictError
-from .base import (
-    NOTHING,
-    Document,
-    MemoryStorage,
-    Scope,
-    checked_copy,
-    create_empty_memory,
-    is_revision,
-    now,
-    scope_of,
-)
-from .changes import apply_to, parse_changes
+from .base import NOTHING, MemoryStorage, Scope, create_empty_memory, now, scope_of
+from .changes import ChangeSet, apply_to
+from .checks import Document, check_expected, checked_copy
 from .copies import LastCopies
 from .merge import merge_memory
+from .views import knows, view_of, with_view, without_facts
 
 logger = logging.getLogger(__name__)
+
+Summaries = Literal["scope", "user"]
+Change = Callable[[Document], Document]
 
 _MOST_TRIES = 100
 
 
 class Stored(NamedTuple):
-    """A document as it is stored, and what tells this version of it from any other."""
+    """A document as it is stored, and what tells this version of it from any other (None: it is not stored)."""
 
     document: Document
     version: Hashable
@@ -47,46 +42,55 @@ class Unread(Enum):
 class DocumentStorage(MemoryStorage):
     """The contract of `MemoryStorage` over a backend that reads, and replaces if unchanged, one document per scope.
 
-    `history` earlier revisions are kept for merges; `max_facts` bounds what a merge leaves.
+    `history` earlier revisions are kept for merges; `max_facts` bounds what a merge leaves. With `summaries="scope"`
+    each scope has a document of its own. With "user" a user's agents share the user's summaries and revision and have
+    only facts of their own: what is saved under an agent changes nothing but its facts, and the user's document
+    holds it all.
     """
 
-    def __init__(self, *, history: int = 20, max_facts: int | None = None) -> None:
+    commits_by_version = False
+    """Whether `_commit` itself finds out that a document is not the present one any more."""
+
+    def __init__(self, *, history: int = 20, summaries: Summaries = "scope", max_facts: int | None = None) -> None:
         if history < 0 or (max_facts is not None and max_facts < 0):
             raise ValueError("history and max_facts must not be negative")
+        if summaries not in get_args(Summaries):
+            raise ValueError(f"summaries must be 'scope' or 'user', not {summaries!r}")
         self._history = history
+        self._summaries = summaries
         self._max_facts = max_facts
         self._copies = LastCopies()
         self._is_away = False
         self._is_closed = False
 
     @abstractmethod
-    def _read(self, scope: Scope, known: Hashable | None) -> Stored | Unread:
+    def _read(self, place: Scope, known: Hashable | None) -> Stored | Unread:
         """The stored document, unless it is missing or still the `known` version."""
 
-    def _glance(self, scope: Scope, known: Hashable | None) -> Unread | None:
+    def _glance(self, place: Scope, known: Hashable | None) -> Unread | None:
         """What `_read` would say, if that can be told without waiting: never where there is a server to ask."""
         return None
 
     @abstractmethod
-    def _read_revision(self, scope: Scope, revision: int) -> Document | None:
+    def _read_revision(self, place: Scope, revision: int) -> Document | None:
         """An earlier revision, or None if it is not kept (any more)."""
 
     @abstractmethod
-    def _commit(self, scope: Scope, document: Document, expected: int) -> Stored | None:
-        """Store the document if the present one is at revision `expected` (0: or missing), and keep that one."""
+    def _commit(self, place: Scope, document: Document, present: Stored) -> Stored | None:
+        """Store the document instead of the `present` one, and keep that; None if it is not the present one."""
 
     @abstractmethod
     def _agents_of(self, user_id: str | None) -> list[str]:
         """The agents of whom the user has a document."""
 
-    def _exclusive(self, scope: Scope) -> AbstractContextManager[object]:
-        """Keep others from the scope, where the backend can, so that a merge is done once."""
+    def _exclusive(self, place: Scope) -> AbstractContextManager[object]:
+        """Keep others from the document, where the backend can, so that a merge is done once."""
         return nullcontext()
 
     def load(self, agent_name: str | None = None, *, user_id: str | None = None) -> Document:
         scope = self._open_scope(agent_name, user_id)
         try:
-            document = self._current(scope)
+            document = self._view(scope, self._latest(self._place(scope)).document)
         except MemoryCorruptError:
             raise
         except StoreUnavailableError as error:
@@ -96,19 +100,25 @@ class DocumentStorage(MemoryStorage):
 
     def peek(self, agent_name: str | None = None, *, user_id: str | None = None) -> Mapping[str, Any] | None:
         scope = self._open_scope(agent_name, user_id)
-        last = self._copies.get(scope)
-        found = self._glance(scope, last.version if last else None)
+        place = self._place(scope)
+        last = self._copies.get(place)
+        found = self._glance(place, last.version if last else None)
         if found is None:
             return None
         self._is_away = False
-        if last is not None and found is Unread.KNOWN:
-            return last.unpacked()
-        if last is not None:
-            self._copies.drop(scope)
-        return NOTHING
+        if last is not None and found is Unread.MISSING:
+            self._copies.drop(place)
+        document = last.unpacked() if last is not None and found is Unread.KNOWN else NOTHING
+        return document if place == scope else self._peeked_view(scope, document)
+
+    def _peeked_view(self, scope: Scope, document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        whole = dict(document)
+        return view_of(whole, scope.agent_name) if knows(whole, scope.agent_name) else None
 
     def reload(self, agent_name: str | None = None, *, user_id: str | None = None) -> Document:
-        return self._fresh(self._open_scope(agent_name, user_id))
+        scope = self._open_scope(agent_name, user_id)
+        place = self._place(scope)
+        return self._view(scope, self._seen(place, self._read(place, None)).document)
 
     def save(
         self,
@@ -119,36 +129,17 @@ class DocumentStorage(MemoryStorage):
         expected_revision: int | None = None,
     ) -> bool:
         scope = self._open_scope(agent_name, user_id)
-        _check_expected(expected_revision)
+        check_expected(expected_revision)
         document = checked_copy(memory_data)
         try:
-            self._update(scope, lambda current: self._successor(scope, current, document, expected_revision))
+            self._update_view(scope, lambda current: self._successor(scope, current, document, expected_revision))
         except StoreUnavailableError as error:
             logger.error("memory of %s was not saved: %s", scope, error)  # noqa: TRY400  # expected when away; no traceback
             return False
         return True
 
-    def apply_changes(
-        self,
-        change_set: Mapping[str, Any],
-        *,
-        user_id: str | None = None,
-        agent_name: str | None = None,
-        expected_manifest_revision: int | None = None,
-        allow_manifest_rebase: bool = False,
-    ) -> dict[str, Any]:
-        """Change single facts and summaries in one step; the result is the change as stored, never the whole document.
-
-        `upserts` and `deletes` (facts, ids), `upsertRevisions` and `deleteRevisions` (id to the revision the change
-        was derived from; None: the fact must not exist), `summaries` (`user`, `history`). A fact's `revision` starts
-        at 1 and grows with its content. `VersionConflictError`, of `kind` "manifest" or "fact", when a revision is
-        another; a stale `expected_manifest_revision` passes with `allow_manifest_rebase`, if every fact carries its
-        own and there are no summaries. `ValueError` for a wrong change set, `StoreUnavailableError` when away.
-        """
-        scope = self._open_scope(agent_name, user_id)
-        _check_expected(expected_manifest_revision)
-        changes = parse_changes(change_set)
-        expected = None if allow_manifest_rebase and changes.is_point_change else expected_manifest_revision
+    def _change(self, scope: Scope, changes: ChangeSet, expected: int | None) -> dict[str, Any]:
+        self._require_open()
         upserted: list[dict[str, Any]] = []
         deleted: list[str] = []
 
@@ -157,7 +148,7 @@ class DocumentStorage(MemoryStorage):
             document, upserted[:], deleted[:] = apply_to(current, changes)
             return current if document == current else document
 
-        stored = self._update(scope, change)
+        stored = self._update_view(scope, change)
         return {
             "complete": False,
             "version": stored.get("version"),
@@ -168,13 +159,12 @@ class DocumentStorage(MemoryStorage):
         }
 
     def clear_all(self, *, user_id: str | None = None) -> Document:
-        """Empty the user's document and those of all the user's agents; the user's empty one.
-
-        Earlier revisions stay for merges, so what others add meanwhile is kept and what they merely had is not.
-        `StoreUnavailableError` when the storage is away.
-        """
         scope = self._open_scope(None, user_id)
-        for agent in self._agents_of(user_id):
+        agents = self._agents_of(user_id)
+        if self._summaries == "user":
+            cleared = self._update(scope, lambda whole: without_facts(create_empty_memory(), whole, agents))
+            return view_of(cleared, None)
+        for agent in agents:
             self._update(Scope(agent, user_id), lambda _: create_empty_memory())
         return self._update(scope, lambda _: create_empty_memory())
 
@@ -182,71 +172,112 @@ class DocumentStorage(MemoryStorage):
         self._is_closed = True
 
     def _open_scope(self, agent_name: str | None, user_id: str | None) -> Scope:
-        scope = scope_of(agent_name, user_id)
-        if self._is_closed:
-            raise StoreUnavailableError("the memory storage is closed")
+        scope = scope_of(agent_name, user_id, self.own_agents)
+        self._require_open()
         return scope
 
-    def _current(self, scope: Scope) -> Document:
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailableError("the memory storage is closed")
+
+    def _place(self, scope: Scope) -> Scope:
+        """Whose document holds what the scope sees."""
+        return scope if self._summaries == "scope" else Scope(None, scope.user_id)
+
+    def _view(self, scope: Scope, document: Document) -> Document:
+        """What the scope sees of it. Facts of an agent that has none there are the ones of its former document."""
+        if self._summaries == "scope":
+            return document
+        if knows(document, scope.agent_name):
+            return view_of(document, scope.agent_name)
+        before = self._read(scope, None)
+        return view_of(document, scope.agent_name, before.document.get("facts") if isinstance(before, Stored) else None)
+
+    def _latest(self, place: Scope) -> Stored:
         """The stored document, from the last copy if it is still that."""
-        last = self._copies.get(scope)
-        read = self._read(scope, last.version if last else None)
-        return last.unpacked() if last and read is Unread.KNOWN else self._seen(scope, read)
+        last = self._copies.get(place)
+        read = self._read(place, last.version if last else None)
+        if last is not None and read is Unread.KNOWN:
+            return Stored(last.unpacked(), last.version)
+        return self._seen(place, read)
 
-    def _fresh(self, scope: Scope) -> Document:
-        return self._seen(scope, self._read(scope, None))
-
-    def _seen(self, scope: Scope, read: Stored | Unread) -> Document:
+    def _seen(self, place: Scope, read: Stored | Unread) -> Stored:
         if isinstance(read, Unread):
-            self._copies.drop(scope)
-            return create_empty_memory()
-        self._copies.put(scope, read.version, read.document)
-        return read.document
+            self._copies.drop(place)
+            return Stored(create_empty_memory(), None)
+        self._copies.put(place, read.version, read.document)
+        return read
 
     def _last_seen(self, scope: Scope, error: StoreUnavailableError) -> Document:
-        last = self._copies.get(scope)
+        last = self._copies.get(self._place(scope))
         if last is None:
             raise error
+        document = self._view(scope, last.unpacked())
         if not self._is_away:
             self._is_away = True
             logger.warning("memory is read from the last copies seen: %s", error)
-        return last.unpacked()
+        return document
 
-    def _update(self, scope: Scope, change: Callable[[Document], Document]) -> Document:
+    def _update_view(self, scope: Scope, change: Change) -> Document:
+        def change_whole(whole: Document) -> Document:
+            seen = self._view(scope, whole)
+            changed = change(seen)
+            return whole if changed is seen else with_view(whole, scope.agent_name, changed)
+
+        shares = self._summaries == "user"
+        return self._update(self._place(scope), change_whole if shares else change)
+
+    def _update(self, place: Scope, change: Change) -> Document:
         """Store what `change` makes of the current document, computed anew whenever another one came between."""
+        stored = self._changed_copy(place, change) if self.commits_by_version else None
         for _ in range(_MOST_TRIES):
-            with self._exclusive(scope), _depth_errors(scope):
-                current = self._current(scope)
-                changed = change(current)
-                if changed is current:
-                    return current
-                document = {**changed, "lastUpdated": now(), "revision": current["revision"] + 1}
-                stored = self._commit(scope, document, current["revision"])
             if stored is not None:
-                return self._seen(scope, stored)
-        raise StoreUnavailableError(f"memory of {scope} changes too often to be saved")
+                return stored
+            with self._exclusive(place), _depth_errors(place):
+                stored = self._changed(place, change, self._latest(place))
+        raise StoreUnavailableError(f"memory of {place} changes too often to be saved")
+
+    def _changed(self, place: Scope, change: Change, present: Stored) -> Document | None:
+        current = present.document
+        changed = change(current)
+        if changed is current:
+            return current
+        document = {**changed, "lastUpdated": now(), "revision": current["revision"] + 1}
+        stored = self._commit(place, document, present)
+        return None if stored is None else self._seen(place, stored).document
+
+    def _changed_copy(self, place: Scope, change: Change) -> Document | None:
+        """`_changed` on the last copy, unread: None if that was not the present document, or may not have been."""
+        last = self._copies.get(place)
+        if last is None:
+            return None
+        present = Stored(last.unpacked(), last.version)
+        try:
+            with _depth_errors(place):
+                stored = self._changed(place, change, present)
+        except VersionConflictError:
+            return None
+        return None if stored is present.document else stored
 
     def _successor(self, scope: Scope, current: Document, document: Document, expected: int | None) -> Document:
         _require(scope, current, expected)
         revision = document.get("revision")
-        if expected is not None or revision is None or revision == current["revision"]:
+        if not (expected is not None or revision is None or revision == current["revision"]):
+            base = self._read_revision(self._place(scope), revision) if revision < current["revision"] else None
+            seen = None if base is None else self._view(scope, base)
+            document = merge_memory(seen, current, document, max_facts=self._max_facts)
+        if self._place(scope) == scope:
             return document
-        base = self._read_revision(scope, revision) if revision < current["revision"] else None
-        return merge_memory(base, current, document, max_facts=self._max_facts)
+        return {**current, "facts": document.get("facts", [])}
 
 
 @contextmanager
-def _depth_errors(scope: Scope) -> Iterator[None]:
+def _depth_errors(place: Scope) -> Iterator[None]:
     """What is stored can be read at depths at which it can be neither merged nor written."""
     try:
         yield
     except RecursionError as error:
-        raise MemoryCorruptError(f"memory of {scope} is nested too deeply to be changed") from error
-
-
-def _check_expected(revision: int | None) -> None:
-    if revision is not None and not is_revision(revision):
-        raise ValueError(f"an expected revision must be an integer from 0 up, not {revision!r}")
+        raise MemoryCorruptError(f"memory of {place} is nested too deeply to be changed") from error
 
 
 def _require(scope: Scope, current: Document, expected: int | None) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
 
 from .._drivers.files import (
     entry_signature,
@@ -24,18 +21,18 @@ from .._drivers.files import (
     write_atomically,
 )
 from ..errors import MemoryCorruptError, StoreUnavailableError
-from .base import Document, Scope, check_document, now
-from .documents import DocumentStorage, Stored, Unread
+from .base import Scope, as_stored
+from .checks import Document
+from .documents import DocumentStorage, Stored, Summaries, Unread
+from .names import agent_place, place_name
 
 logger = logging.getLogger(__name__)
 
 _FILE = "memory.json"
 _LOCK = ".memory.lock"
 _HISTORY = ".memory.history"
-_LONGEST_NAME = 255
 _LOCKS = 64
 _HOP_SECONDS = 50e-6  # what it costs an event loop to have something done on a thread
-_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
 class FileMemoryStorage(DocumentStorage):
@@ -52,9 +49,10 @@ class FileMemoryStorage(DocumentStorage):
         *,
         lock_timeout_seconds: float = 10.0,
         history: int = 20,
+        summaries: Summaries = "scope",
         max_facts: int | None = None,
     ) -> None:
-        super().__init__(history=history, max_facts=max_facts)
+        super().__init__(history=history, summaries=summaries, max_facts=max_facts)
         if not 0 <= lock_timeout_seconds <= threading.TIMEOUT_MAX:
             raise ValueError(f"lock_timeout_seconds must not be negative, nor above {threading.TIMEOUT_MAX:.0f}")
         self.base_dir = Path(base_dir).absolute()
@@ -67,15 +65,15 @@ class FileMemoryStorage(DocumentStorage):
         """Raises `StoreUnavailableError` when nothing could be saved in `base_dir`; makes nothing."""
         require_writable(self.base_dir)
 
-    def _read(self, scope: Scope, known: Hashable | None) -> Stored | Unread:
-        path = self._file(scope)
+    def _read(self, place: Scope, known: Hashable | None) -> Stored | Unread:
+        path = self._file(place)
         with file_errors(path):
             if known is not None and signature_of(path) == known:
                 return Unread.KNOWN
             signed = read_signed(path)
         return Unread.MISSING if signed is None else Stored(_decoded(path, signed[1]), signed[0])
 
-    def _glance(self, scope: Scope, known: Hashable | None) -> Unread | None:
+    def _glance(self, place: Scope, known: Hashable | None) -> Unread | None:
         """One look at the directory, while that takes less than to ask another thread.
 
         A look that took longer, on a slow or a network disk, is made up for by as many reads on other threads.
@@ -85,7 +83,7 @@ class FileMemoryStorage(DocumentStorage):
             return None
         started = time.perf_counter()
         try:
-            found = entry_signature(self._file(scope))
+            found = entry_signature(self._file(place))
         except OSError:  # `_read` says what it is
             return None
         finally:
@@ -94,8 +92,8 @@ class FileMemoryStorage(DocumentStorage):
             return Unread.MISSING
         return Unread.KNOWN if found == known else None
 
-    def _read_revision(self, scope: Scope, revision: int) -> Document | None:
-        path = _revision_file(self._path(scope), revision)
+    def _read_revision(self, place: Scope, revision: int) -> Document | None:
+        path = _revision_file(self._path(place), revision)
         try:
             with file_errors(path):
                 signed = read_signed(str(path))
@@ -104,13 +102,13 @@ class FileMemoryStorage(DocumentStorage):
             logger.warning("an earlier revision is left out of a merge: %s", error)
             return None
 
-    def _commit(self, scope: Scope, document: Document, expected: int) -> Stored | None:
+    def _commit(self, place: Scope, document: Document, present: Stored) -> Stored | None:
         """The lock is held, so the present document is the one that `document` was made from."""
-        path = self._path(scope)
+        path = self._path(place)
         content = json.dumps(document, indent=2, ensure_ascii=False).encode()
         with file_errors(path):
             if self._history:
-                self._keep_revision(path, expected)
+                self._keep_revision(path, present.document["revision"])
             return Stored(document, write_atomically(path, content))
 
     def _agents_of(self, user_id: str | None) -> list[str]:
@@ -119,10 +117,10 @@ class FileMemoryStorage(DocumentStorage):
             return sorted(path.parent.name for path in agents.glob(f"*/{_FILE}"))
 
     @contextmanager
-    def _exclusive(self, scope: Scope) -> Iterator[None]:
-        path = self._path(scope)
+    def _exclusive(self, place: Scope) -> Iterator[None]:
+        path = self._path(place)
         deadline = time.monotonic() + self._lock_timeout_seconds
-        thread_lock = self._thread_locks[hash(scope) % _LOCKS]
+        thread_lock = self._thread_locks[hash(place) % _LOCKS]
         if not thread_lock.acquire(timeout=self._lock_timeout_seconds):
             raise StoreUnavailableError(f"{path} is held by another thread")
         try:
@@ -144,29 +142,14 @@ class FileMemoryStorage(DocumentStorage):
             if not (is_there and kept.stem.isdigit() and revision - self._history < int(kept.stem) <= revision):
                 kept.unlink(missing_ok=True)
 
-    def _path(self, scope: Scope) -> Path:
-        return Path(self._file(scope))
+    def _path(self, place: Scope) -> Path:
+        return Path(self._file(place))
 
-    def _file(self, scope: Scope) -> str:
+    def _file(self, place: Scope) -> str:
         """As text: building a `Path` would take longer than to look for the file."""
-        user = f"users/{file_name(scope.user_id)}/" if scope.user_id is not None else ""
-        agent = f"agents/{_agent_folder(scope.agent_name)}/" if scope.agent_name is not None else ""
+        user = f"users/{place_name(place.user_id)}/" if place.user_id is not None else ""
+        agent = f"agents/{agent_place(place.agent_name)}/" if place.agent_name is not None else ""
         return f"{self._root}/{user}{agent}{_FILE}"
-
-
-def file_name(name: str) -> str:
-    """A file name for any text, another one for another text; what consists of `[A-Za-z0-9_-]` stays as it is."""
-    if _PLAIN.fullmatch(name):
-        return name
-    quoted = quote(name, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
-    if len(quoted) <= _LONGEST_NAME:
-        return quoted
-    return f"%sha256-{sha256(name.encode(errors='surrogatepass')).hexdigest()}"
-
-
-def _agent_folder(name: str) -> str:
-    """No agent's name has a '%': with one it is a folder's name already, found in the directory."""
-    return name if name.startswith("%") else file_name(name)
 
 
 def _revision_file(path: Path, revision: int) -> Path:
@@ -176,12 +159,6 @@ def _revision_file(path: Path, revision: int) -> Path:
 def _decoded(path: Path | str, content: bytes) -> Document:
     """`MemoryCorruptError` for what is no memory document."""
     try:
-        document = json.loads(content.decode())
-        if not isinstance(document, dict):
-            raise ValueError("it holds no object")  # noqa: TRY004, TRY301  # one error for all that is unreadable
-        check_document(document)
+        return as_stored(json.loads(content.decode()))
     except (ValueError, RecursionError) as error:
         raise MemoryCorruptError(f"{path} cannot be read as a memory document: {error}") from error
-    document.setdefault("revision", 0)
-    document.setdefault("lastUpdated", now())
-    return document

@@ -24,9 +24,9 @@ _CALLS = ("load", "reload", "save")
 async def open_memory_storage(config: AppConfig, *, store: BaseStore | None = None) -> AsyncIterator[MemoryStorage]:
     """`memory.storage_class`, called with `config.memory` only, else what `memory.storage` names; closed at the end.
 
-    `ConfigError` names the key that cannot be served.
+    "store" is the given one, which is left open. `ConfigError` names the key that cannot be served.
     """
-    storage = _of_class(config) if config.memory.storage_class else _of_kind(config)
+    storage = _of_class(config) if config.memory.storage_class else _of_kind(config, store)
     try:
         yield storage
     finally:
@@ -36,13 +36,18 @@ async def open_memory_storage(config: AppConfig, *, store: BaseStore | None = No
             await asyncio.to_thread(close)
 
 
-def _of_kind(config: AppConfig) -> MemoryStorage:
+def _of_kind(config: AppConfig, store: BaseStore | None) -> MemoryStorage:
     from ..config.targets import memory_folder, problem_at
-    from .file import FileMemoryStorage
 
-    if config.memory.storage == "store":
-        raise problem_at(config, "memory.storage", "store is not available yet")
-    return FileMemoryStorage(memory_folder(config))
+    if config.memory.storage == "file":
+        from .file import FileMemoryStorage
+
+        return FileMemoryStorage(memory_folder(config))
+    if store is None:
+        raise problem_at(config, "memory.storage", "a store is needed: pass store=, or open a replica")
+    from .store import StoreMemoryStorage
+
+    return StoreMemoryStorage(store)
 
 
 def _of_class(config: AppConfig) -> MemoryStorage:
