@@ -19,6 +19,8 @@ import orjson
 from ..errors import ConfigError, PayloadTooLargeError, StreamUnavailableError
 from .payload import encode_payload
 
+REMEMBERED_ENDS = 10_000  # runs per bridge
+
 InvalidCursor = Literal["replay", "tail"]
 ResumeGap = Literal["exact", "strict"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ..errors import StreamEndedError, StreamError
+from .base import REMEMBERED_ENDS
 
 MAX_BATCH_EVENTS = 256
 MAX_BATCH_BYTES = 4 * 2**20
-_REMEMBERED_ENDS = 10_000
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ class Buffer:
         """Remember that the run has ended."""
         self.runs.pop(run.run_id, None)
         self.ended[run.run_id] = run
-        if len(self.ended) > _REMEMBERED_ENDS:
+        if len(self.ended) > REMEMBERED_ENDS:
             self.ended.popitem(last=False)
 
     def forget(self, run_id: str) -> None:

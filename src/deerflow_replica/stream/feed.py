@@ -90,19 +90,23 @@ class Feed:
         self.hub.heartbeats.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._drop_unread()
         self._end_session()
         if self._endings:
             await asyncio.wait(self._endings)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        topics = self.hub.topics
-        for topic in [topic for topic in topics.values() if not topic.subscribers]:
-            del topics[topic.run_id]
-        if not topics:
+        self._drop_unread()
+        if not self.hub.topics:
             self._end_session()
         elif self._session is not None:
             self._session.wake()
+
+    def _drop_unread(self) -> None:
+        topics = self.hub.topics
+        for topic in [topic for topic in topics.values() if not topic.subscribers]:
+            del topics[topic.run_id]
 
     def _end_session(self) -> None:
         session, self._session = self._session, None

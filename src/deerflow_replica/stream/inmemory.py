@@ -9,7 +9,7 @@ from functools import partial
 from typing import Unpack
 
 from ..errors import StreamEndedError, StreamUnavailableError
-from .base import StreamBridge, StreamItem, StreamOptions, StreamSettings, StreamStats
+from .base import REMEMBERED_ENDS, StreamBridge, StreamItem, StreamOptions, StreamSettings, StreamStats
 from .hub import Hub, Subscriber, Topic
 from .ring import Ring
 
@@ -78,6 +78,7 @@ class _Streams:
     def __init__(self, settings: StreamSettings, enter: Callable[[], None]) -> None:
         self._settings = settings
         self._expiries: dict[str, _Expiry] = {}
+        self._ended: dict[str, None] = {}
         self._last_epoch = 0
         self.hub = Hub(settings, self, enter)
 
@@ -90,32 +91,40 @@ class _Streams:
         subscriber.conclude(ring.state().gap(subscriber.last_id))
 
     def release(self, topic: Topic) -> None:
-        if topic.ring is None and not topic.subscribers:
+        if topic.subscribers:
+            return
+        if topic.ring is None:
             self.hub.topics.pop(topic.run_id, None)
+        else:
+            topic.ring.drop_below(topic.ring.floor)
 
     def append(self, run_id: str, event: str, encoded: bytes) -> None:
+        if self._has_ended(run_id):
+            raise StreamEndedError(f"run {run_id!r} has ended: nothing is stored after END")
         topic = self.hub.topic(run_id)
         ring = self._ring(topic)
-        if ring.ended:
-            raise StreamEndedError(f"run {run_id!r} has ended: nothing is stored after END")
         ring.append(event, encoded)
         self._trim(topic, ring)
         self._touch(run_id)
         topic.wake()
 
     def end(self, run_id: str, reason: str) -> None:
+        if self._has_ended(run_id):
+            return
         topic = self.hub.topic(run_id)
-        ring = self._ring(topic)
-        if not ring.ended:
-            ring.append_end(reason)
-            self._touch(run_id)
-            topic.wake()
+        self._ring(topic).append_end(reason)
+        self._ended[run_id] = None
+        if len(self._ended) > REMEMBERED_ENDS:
+            del self._ended[next(iter(self._ended))]
+        self._touch(run_id)
+        topic.wake()
 
     def find(self, run_id: str) -> Ring | None:
         topic = self.hub.topics.get(run_id)
         return topic.ring if topic else None
 
     def delete(self, run_id: str, delay: float) -> None:
+        self._ended.pop(run_id, None)
         if self.find(run_id) is None:
             return
         if delay == 0:
@@ -129,6 +138,14 @@ class _Streams:
         self._expiries.clear()
         self.hub.heartbeats.stop()
         self.hub.conclude(lambda: StreamUnavailableError("the stream bridge is closed"))
+        for topic in list(self.hub.topics.values()):
+            topic.ring = None
+            self.release(topic)
+
+    def _has_ended(self, run_id: str) -> bool:
+        """Remembered beyond the stream's expiry, as by every backend."""
+        ring = self.find(run_id)
+        return run_id in self._ended or (ring is not None and ring.ended)
 
     def _ring(self, topic: Topic) -> Ring:
         if topic.ring is None:
