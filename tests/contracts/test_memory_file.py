@@ -1,18 +1,15 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from deerflow_replica.memory import FileMemoryStorage
-from deerflow_replica.testing.memory import MemoryStorageContract
+from deerflow_replica.testing.memory import Build, MemoryStorageContract
 
 
 class TestFileMemoryStorage(MemoryStorageContract):
     @pytest.fixture
-    def storage(self, tmp_path: Path) -> FileMemoryStorage:
-        return FileMemoryStorage(tmp_path)
-
-    @pytest.fixture
-    def other(self, tmp_path: Path) -> FileMemoryStorage:
-        return FileMemoryStorage(tmp_path)
+    def build(self, tmp_path: Path) -> Build:
+        return partial(FileMemoryStorage, tmp_path)

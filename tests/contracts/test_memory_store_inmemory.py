@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from langgraph.store.memory import InMemoryStore
 
 from deerflow_replica.memory import StoreMemoryStorage
-from deerflow_replica.testing.memory import MemoryStorageContract
+from deerflow_replica.testing.memory import Build, MemoryStorageContract
 
 
 class TestStoreMemoryStorageInMemory(MemoryStorageContract):
     @pytest.fixture
-    def store(self) -> InMemoryStore:
-        return InMemoryStore()
-
-    @pytest.fixture
-    def storage(self, store: InMemoryStore) -> StoreMemoryStorage:
-        return StoreMemoryStorage(store)
-
-    @pytest.fixture
-    def other(self, store: InMemoryStore) -> StoreMemoryStorage:
-        return StoreMemoryStorage(store)
+    def build(self) -> Build:
+        return partial(StoreMemoryStorage, InMemoryStore())

@@ -259,9 +259,9 @@ def test_a_slow_reader_cannot_bring_an_old_copy_back(storage: FileMemoryStorage)
     assert storage.save({**old, "facts": [{"id": "1"}, {"id": "2"}]})
 
     class Interrupted(FileMemoryStorage):
-        def _read(self, scope: Scope, known: Hashable | None) -> Stored | Unread:
-            read = super()._read(scope, known)
-            self._copies.put(scope, "old", old)
+        def _read(self, place: Scope, known: Hashable | None) -> Stored | Unread:
+            read = super()._read(place, known)
+            self._copies.put(place, "old", old)
             return read
 
     slow = Interrupted(storage.base_dir)
@@ -290,15 +290,6 @@ def test_only_so_many_earlier_revisions_are_kept(tmp_path: Path, history: int) -
         assert storage.save({"facts": [{"id": str(number)}]})
     kept = sorted(int(path.stem) for path in tmp_path.glob(".memory.history/*.json"))
     assert kept == [3, 4, 5][: history or 0]
-
-
-def test_max_facts_bounds_a_merge(tmp_path: Path) -> None:
-    storage = FileMemoryStorage(tmp_path, max_facts=2)
-    assert storage.save({"facts": [{"id": "1", "confidence": 0.1}]})
-    mine = storage.load()
-    assert storage.save({**mine, "facts": [*mine["facts"], {"id": "2", "confidence": 0.9}]})
-    assert storage.save({**mine, "facts": [*mine["facts"], {"id": "3", "confidence": 0.8}]})
-    assert [fact["id"] for fact in storage.load()["facts"]] == ["2", "3"]
 
 
 def look(storage: FileMemoryStorage, **scope: Any) -> Any:
@@ -343,8 +334,6 @@ def test_after_a_slow_look_others_do_the_looking_for_a_while(storage: FileMemory
 @pytest.mark.parametrize(
     "settings",
     [
-        {"history": -1},
-        {"max_facts": -1},
         {"lock_timeout_seconds": -1},
         {"lock_timeout_seconds": math.inf},
         {"lock_timeout_seconds": math.nan},
@@ -360,10 +349,3 @@ def test_no_name_can_be_mistaken_for_a_hashed_one() -> None:
     assert hashed.startswith("%sha256-")
     assert len(place_name("x" * 255)) == 255
     assert place_name(hashed) != hashed
-
-
-@pytest.mark.anyio
-async def test_the_loops_own_thread_may_call(storage: FileMemoryStorage) -> None:
-    assert storage.save({"facts": [{"id": "1"}]}, user_id="ann")
-    assert storage.load(user_id="ann")["facts"] == storage.reload(user_id="ann")["facts"] == [{"id": "1"}]
-    assert storage.clear_all(user_id="ann")["facts"] == []
