@@ -234,3 +234,13 @@ async def test_an_abandoned_subscription_leaves_nobody_behind(make: Make) -> Non
     async for _ in bridge.subscribe("r"):
         break
     await eventually(lambda: bridge.bridge.stats().subscribers == 0)
+
+
+async def test_a_closed_subscription_is_gone_at_once(make: Make) -> None:
+    bridge = await make()
+    await publish(bridge, "r", 0)
+    subscription = bridge.subscribe("r")
+    await take(subscription)
+    assert bridge.bridge.stats().subscribers == 1
+    await subscription.aclose()
+    assert bridge.bridge.stats().subscribers == 0
