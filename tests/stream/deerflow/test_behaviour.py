@@ -40,8 +40,9 @@ async def publish(bridge: DeerFlowStreamBridge, run_id: str, *numbers: int, end:
     if end:
         await bridge.publish_end(run_id)
     await bridge.bridge.flush()
-    newest = await take(bridge.subscribe(run_id))
-    epoch = newest.id.partition("-")[0]
+    subscription = bridge.subscribe(run_id)
+    epoch = (await take(subscription)).id.partition("-")[0]
+    await subscription.aclose()
     return [f"{epoch}-{seq}" for seq in range(10)]
 
 
