@@ -62,7 +62,7 @@ async def test_a_batch_cut_at_any_byte_is_stored_once(make: Make, redis_url: str
         await asyncio.gather(*(writer.publish("r", "n", number) for number in range(1, 400)))
         await writer.publish_end("r")
         assert numbers(await found) == list(range(400))
-        assert writer.stats().retried > 0
+        assert link not in proxy.links
         assert numbers(await read(reader, "r", "0")) == list(range(400))
 
 
@@ -74,7 +74,7 @@ async def test_a_reply_cut_at_any_byte_stores_nothing_twice(make: Make, redis_ur
             (await _link(proxy, b"EVAL")).replies_left = let_through
             await publish_all(writer, "r", 20, start=start)
         await writer.publish_end("r")
-        assert writer.stats().retried >= 3
+        assert proxy.accepted >= 4
         assert numbers(await read(reader, "r", "0")) == list(range(61))
 
 

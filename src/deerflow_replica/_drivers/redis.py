@@ -27,7 +27,17 @@ with extra("redis"):
     from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
     from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["Command", "Connection", "Lane", "RedisServer", "ResponseError", "Script", "check_version", "is_transient"]
+__all__ = [
+    "Command",
+    "Connection",
+    "Lane",
+    "RedisServer",
+    "ResponseError",
+    "Script",
+    "check_version",
+    "is_transient",
+    "server_identity",
+]
 
 Command = tuple[Any, ...]
 OLDEST_VERSION = (7, 0)
@@ -98,6 +108,7 @@ class Connection:
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
+        self.made = 0
         self._connection: Any = None
 
     @property
@@ -118,6 +129,7 @@ class Connection:
             await _disconnect(made)
             raise
         self._connection = made
+        self.made += 1
         self.server.open_connections += 1
 
     async def send(self, *commands: Command) -> None:
@@ -181,6 +193,11 @@ class Lane:
     def is_open(self) -> bool:
         return self._connection.is_open
 
+    @property
+    def connections_made(self) -> int:
+        """A later connection may lead to a server that has restarted, or to another."""
+        return self._connection.made
+
     async def disconnect(self) -> None:
         """The next call connects anew."""
         await self._connection.close()
@@ -228,15 +245,24 @@ class Lane:
 
 async def check_version(lane: Lane, name: str) -> None:
     """Raises `ConfigError` for a server that is too old; one that does not tell its version is taken as it is."""
+    value = await _server_info(lane, "redis_version")
+    version = tuple(int(part) for part in value.split(".")[:2] if part.isdigit())
+    if value and version < OLDEST_VERSION:
+        raise ConfigError(f"{name} is version {value}; Redis 7.0 or Valkey 7.2 is the oldest that will do")
+
+
+async def server_identity(lane: Lane) -> str:
+    """Another one after every restart and fail-over; empty if the server does not tell."""
+    return await _server_info(lane, "run_id")
+
+
+async def _server_info(lane: Lane, wanted: str) -> str:
     (info,) = await lane.call(("INFO", "server"))
-    if not isinstance(info, bytes):
-        return
-    for line in info.decode("utf-8", "replace").splitlines():
+    for line in info.decode("utf-8", "replace").splitlines() if isinstance(info, bytes) else ():
         key, _, value = line.partition(":")
-        if key == "redis_version":
-            version = tuple(int(part) for part in value.split(".")[:2] if part.isdigit())
-            if version < OLDEST_VERSION:
-                raise ConfigError(f"{name} is version {value}; Redis 7.0 or Valkey 7.2 is the oldest that will do")
+        if key == wanted:
+            return str(value)
+    return ""
 
 
 def _pool(url: str, timeout_seconds: float) -> ConnectionPool:

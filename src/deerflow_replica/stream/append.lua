@@ -5,7 +5,8 @@
 --   per run: number of entries, the epoch and the last number that this writer knows to be stored ('' and 0: none);
 --   per entry: number, kind (event|end|orphan), event name, data (or reason).
 --   An orphan END has the owner that must be gone in place of the event name; its bounds are left as they are.
--- Reply, per run: status (0 stored, 1 ended before, 2 error), last number stored, text, epoch.
+-- Reply, per run: status (0 stored, 1 ended before, 2 error), last number stored, text (the reason, or the error),
+--   epoch, tail.
 local writer, owns = ARGV[1], ARGV[2] == '1'
 local maxlen, maxbytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local ttl, grace, pushlimit = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -126,7 +127,7 @@ end
 
 local function append(stream, meta, at, count, known_epoch, known_last)
   local state, problem = load(stream, meta, known_epoch, known_last)
-  if not state then return {2, 0, problem, ''} end
+  if not state then return {2, 0, problem, '', 0} end
   local is_orphan = ARGV[at + 1] == 'orphan'
   local first, size, status = state.tail + 1, 0, 0
   local lengths, bodies = {}, {}
@@ -134,7 +135,7 @@ local function append(stream, meta, at, count, known_epoch, known_last)
     local number, kind, event, data = tonumber(ARGV[index]), ARGV[index + 1], ARGV[index + 2], ARGV[index + 3]
     if kind == 'orphan' or number > state.last then
       if is_refused(state, kind, event) then
-        status = 1
+        status, problem = 1, redis.call('HGET', meta, 'reason')
         break
       end
       local id = state.epoch .. '-' .. whole(state.tail + 1)
@@ -168,7 +169,7 @@ local function append(stream, meta, at, count, known_epoch, known_last)
     save(stream, meta, state, is_orphan)
     push(stream, state, first, lengths, bodies, size)
   end
-  return {status, state.last, problem or '', state.epoch}
+  return {status, state.last, problem or '', state.epoch, state.tail}
 end
 
 local replies = {}

@@ -18,7 +18,10 @@ MAX_BATCH_BYTES = 4 * 2**20
 
 @dataclass(slots=True)
 class Run:
-    """One run as its publisher knows it. `stored`: the last number the server said it has, in the stream `epoch`."""
+    """One run as its publisher knows it. `stored`: the last number the server said it has, in the stream `epoch`.
+
+    `ending`: epoch, seq and reason of END, once it is stored.
+    """
 
     run_id: str
     pending: int = 0
@@ -28,6 +31,7 @@ class Run:
     epoch: str = ""
     stored: int = 0
     problem: StreamError | None = None
+    ending: tuple[str, int, str] | None = None
 
     def ended_error(self) -> StreamEndedError:
         return StreamEndedError(f"run {self.run_id!r} has ended: nothing is stored after END")
@@ -173,6 +177,7 @@ class Buffer:
     def over(self, run: Run) -> None:
         """Remember that the run has ended."""
         self.runs.pop(run.run_id, None)
+        run.newest = None  # its data are of no use any more
         self.ended[run.run_id] = run
         if len(self.ended) > REMEMBERED_ENDS:
             self.ended.popitem(last=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from .._drivers.redis import Command, Lane
 from ..errors import StreamUnavailableError
@@ -25,6 +26,11 @@ class Lease:
         self._runs: set[str] = set()
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._beside: Callable[[], Awaitable[None]] | None = None
+
+    def beside(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Done after every renewal; may raise `StreamUnavailableError`."""
+        self._beside = work
 
     @property
     def is_on(self) -> bool:
@@ -65,6 +71,7 @@ class Lease:
                 if command and not await self._renew(command):
                     await asyncio.sleep(pause)
                 else:
+                    await self._do_beside()
                     await asyncio.sleep(max(pause, self._due - clock()))
         finally:
             self._task = None
@@ -80,3 +87,10 @@ class Lease:
             return False
         self.renewed()
         return True
+
+    async def _do_beside(self) -> None:
+        try:
+            if self._beside is not None:
+                await self._beside()
+        except StreamUnavailableError as error:
+            _LOG.debug("not done beside the lease: %s", error)

@@ -250,12 +250,14 @@ class Publisher:
     def _settle(self, items: list[Item], reply: Sequence[Any]) -> bool:
         status, last, text = int(reply[0]), int(reply[1]), bytes(reply[2]).decode("utf-8", "replace")
         run = items[0].run
+        epoch, tail = bytes(reply[3]).decode(), int(reply[4])
         if last:
-            run.epoch, run.stored = bytes(reply[3]).decode(), last
+            run.epoch, run.stored = epoch, last
         for item in items:
             item.was_sent = item.number <= last
         self.buffer.settle([(item, None) for item in items if item.was_sent])
         if status == 1:
+            run.ending = (epoch, tail, text)
             self._refuse(run)
         elif status == 2 and is_transient(text):
             self._trouble = StreamUnavailableError(f"{self._server.name} cannot serve now: {text}")
@@ -263,6 +265,7 @@ class Publisher:
         elif status == 2:
             self._drop(run, self._failure(run, text))
         elif run.end is not None and run.end.is_settled:
+            run.ending = (epoch, tail, run.end.data.decode())
             self._end(run)
         return True
 

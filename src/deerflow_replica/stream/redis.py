@@ -20,6 +20,7 @@ from .base import (
     not_negative,
     one_of,
 )
+from .ends import AGAIN, Ends
 from .feed import Feed, FeedTimes
 from .keys import StreamKeys
 from .lease import Lease
@@ -108,7 +109,7 @@ class RedisStreamBridge(StreamBridge):
         bridge_id = uuid.uuid4().hex
         self._keys = StreamKeys(key_prefix)
         self._server = RedisServer(url=redis_url, client=client, timeout_seconds=connect_timeout_seconds)
-        self._lane = Lane(self._server, [APPEND, READ, CLEANUP])
+        self._lane = Lane(self._server, [APPEND, READ, CLEANUP, AGAIN])
         limits = Limits.of(settings)
         self._lease = Lease(self._keys.owner(bridge_id), lease_seconds, self._lane)
         self._publisher = Publisher(
@@ -122,6 +123,7 @@ class RedisStreamBridge(StreamBridge):
             max_pending_bytes=max_pending_bytes,
             timeout_seconds=publish_timeout_seconds,
         )
+        self._lease.beside(Ends(bridge_id, self._lane, self._keys, self._publisher.buffer).restore)
         self._orphans = Orphans(bridge_id, self._keys, limits, lease_seconds)
         times = FeedTimes(max(check_interval_seconds, _SHORTEST_CHECK_SECONDS), unavailable_after_seconds)
         self._feed = Feed(settings, self._server, self._keys, times, self._orphans, self._enter)
