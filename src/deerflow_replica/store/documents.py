@@ -1,0 +1,82 @@
+"""A value as JSON text, checked before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from .filters import is_storable
+
+MAX_DOCUMENT_BYTES = 16 * 2**20
+
+_MAX_DEPTH = 200  # orjson writes 254
+_EXACT_BELOW = 2.0**53
+
+
+def encoded(value: Mapping[str, Any], *, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
+    """The JSON of a value.
+
+    Raises `ValueError` for what is not JSON (a datetime, a set, a key that is no text, NaN, an integer beyond 64
+    bits), for U+0000 and lone surrogates, and for more than `max_bytes`.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a value must be a mapping, not {type(value).__name__}")  # noqa: TRY004  # all refusals are ValueError
+    try:
+        document = orjson.dumps(_plain(value, 0))
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"a value must be JSON: {error}") from error
+    if len(document) > max_bytes:
+        raise ValueError(f"a value has at most {max_bytes} bytes as JSON, not {len(document)}")
+    return document
+
+
+def _plain(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return _text(value)
+    if kind is int or kind is bool or value is None:
+        return value
+    if kind is float:
+        return _number(value)
+    if depth >= _MAX_DEPTH:
+        raise ValueError(f"a value is nested at most {_MAX_DEPTH} deep, and never holds itself")
+    if isinstance(value, Mapping):
+        return {_name(name): _plain(one, depth + 1) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one, depth + 1) for one in value]
+    return _of_subclass(value)
+
+
+def _of_subclass(value: Any) -> Any:
+    """What a text or number with a class of its own says in JSON, as `json.dumps` has it."""
+    if isinstance(value, str):
+        return _text(str.__str__(value))
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return _number(float(value))
+    raise ValueError(f"a value must be JSON, which {type(value).__name__} is not")
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"a key of a value must be a text, not {type(name).__name__}")  # noqa: TRY004  # as above
+    return _text(str.__str__(name))
+
+
+def _text(text: str) -> str:
+    if not is_storable(text):
+        raise ValueError("a value holds no U+0000 and no lone surrogate")
+    return text
+
+
+def _number(number: float) -> float | orjson.Fragment:
+    """With every digit where the short form, `1e+16`, is read back as an integer, or as a neighbour, by some."""
+    if -_EXACT_BELOW < number < _EXACT_BELOW:
+        return number
+    if not math.isfinite(number):
+        raise ValueError("a value holds finite numbers only")
+    return orjson.Fragment(f"{number:.1f}")

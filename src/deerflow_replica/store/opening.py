@@ -1,0 +1,66 @@
+"""The store that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langgraph.store.base import BaseStore
+
+    from ..config import AppConfig
+    from ..config.targets import Target
+    from .base import SharedStore
+
+_SWEEP_MINUTES = 5
+
+
+@asynccontextmanager
+async def open_store(config: AppConfig) -> AsyncIterator[BaseStore]:
+    """Open the store of section `store`, set it up, and close it at the end; `memory` is LangGraph's `InMemoryStore`.
+
+    Unless `store.ttl` says otherwise, what has expired is not found any more, and is swept every 5 minutes. Raises
+    `ConfigError`, `MissingExtraError` when the driver is not installed, `StoreUnavailableError` when the database is
+    away.
+    """
+    from ..config.targets import target_of
+
+    target, options = target_of(config, "store"), _options(config)
+    if target.kind == "memory":
+        yield _in_memory(options)
+        return
+    async with _built(config, target, options) as store:
+        await store.asetup()
+        await store.astart_ttl_sweeper()
+        yield store
+
+
+def _built(config: AppConfig, target: Target, options: dict[str, Any]) -> SharedStore:
+    from ..config.targets import problem_at
+
+    if target.kind == "postgres":
+        from .postgres import PostgresStore
+
+        schema = {"schema": target.schema} if target.schema else {}
+        size = max(2, config.database.pool_size)
+        return PostgresStore(target.url, **schema, pool_max_size=size, **options)
+    raise problem_at(config, "store.type", f"{target.kind} is not available yet")
+
+
+def _in_memory(options: Mapping[str, Any]) -> BaseStore:
+    from langgraph.store.memory import InMemoryStore
+
+    return InMemoryStore(index=options.get("index"))
+
+
+def _options(config: AppConfig) -> dict[str, Any]:
+    ttl = {"omit_expired": True, "sweep_interval_minutes": _SWEEP_MINUTES, **(_plain(config.store.ttl) or {})}
+    given = {"index": _plain(config.store.index), "text_index": _plain(config.store.text_index)}
+    return {"ttl": ttl, **{name: value for name, value in given.items() if value}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
