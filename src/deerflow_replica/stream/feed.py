@@ -80,8 +80,9 @@ class Feed:
         if topic is not None:
             topic.vanish()
 
-    def restart(self) -> None:
-        """The next subscription begins with new connections."""
+    def fail(self, error: StreamError) -> None:
+        """Every subscription ends with the error; the next one begins with new connections."""
+        self.hub.conclude(lambda: error)
         self._end_session()
 
     async def close(self) -> None:
@@ -157,12 +158,13 @@ class _Session:
         """A defect here must end the subscriptions: nobody may wait for ever."""
         try:
             await work()
+        except StreamError as error:
+            self._feed.fail(error)
         except Exception as error:
             _LOG.exception("the stream feed broke")
             broken = StreamError("the stream feed broke")
             broken.__cause__ = error
-            self._feed.hub.conclude(lambda: broken)
-            self._feed.restart()
+            self._feed.fail(broken)
 
     async def _listen(self) -> None:
         await self._pushes.listen(self.wake)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from .._drivers.redis import Connection, RedisServer
-from ..errors import StreamUnavailableError
+from .._drivers.redis import Connection, RedisServer, ResponseError
+from ..errors import StreamError, StreamUnavailableError
 from .backoff import Backoff
 from .contact import Contact, parts
 from .hub import Hub, Topic
@@ -72,6 +72,10 @@ class Pushes:
                 self._asked.clear()
                 self.acknowledged.clear()
                 await backoff.wait()
+            except ResponseError as error:
+                raise StreamError(
+                    f"{self._server.name} refused SUBSCRIBE: {error}; push='xread' does without pub/sub"
+                ) from error
 
     async def subscribe(self) -> None:
         """Bring the channels in line with the topics; the listener takes the answers."""
