@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-from langgraph.store.base import BaseStore, Item, PutOp
+from langgraph.store.base import BaseStore, PutOp
 
+from .._sync import Runner
 from ..errors import ReplicaError, StoreUnavailableError, VersionConflictError
 
-T = TypeVar("T")
 Namespace = tuple[str, ...]
 Value = dict[str, Any]
 
@@ -22,26 +22,17 @@ _LOCK_SECONDS = 10.0
 _PROGRAMMING_ERRORS = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
 
 
-class VersionedItem(Protocol):
-    @property
-    def value(self) -> Value: ...
-    @property
-    def version(self) -> int: ...
-
-
 class VersionedStore(Protocol):
     """A store that replaces a value only if it is still of a version (0: absent), else `VersionConflictError`.
 
-    `_door` runs a coroutine on the store's own loop and waits for it, on the thread of another running loop too.
+    It may offer `runner`, whose `call` runs one of the store's coroutines on the store's own loop and waits for it:
+    the door for sync callers on the thread of another loop, where `get_versioned` and `put` themselves may refuse.
     """
 
-    async def aget_versioned(self, namespace: Namespace, key: str, /) -> VersionedItem | None: ...
-    async def aput(
+    def get_versioned(self, namespace: Namespace, key: str, /) -> Any: ...
+    def put(
         self, namespace: Namespace, key: str, value: Value, /, index: Any = ..., *, ttl: Any = ..., if_version: int
     ) -> int | None: ...
-    async def abatch(self, ops: list[PutOp], /) -> list[Any]: ...
-    async def asearch(self, namespace: Namespace, /, *, limit: int, offset: int) -> list[Item]: ...
-    def _door(self, work: Coroutine[Any, Any, T], /) -> T: ...
 
 
 class Found(NamedTuple):
@@ -58,31 +49,35 @@ class VersionedItems:
         self._store = store
 
     def read(self, namespace: Namespace, key: str) -> Found | None:
-        item = self._run(self._store.aget_versioned(namespace, key))
+        item = self._call("get_versioned", namespace, key)
         return None if item is None else Found(item.value, item.version)
 
     def replace(self, item: PutOp, version: Hashable, others: list[PutOp]) -> Hashable | None:
-        """Store the item instead of `version`, after the others: it is what others look for them by."""
-        return self._run(self._replace(item, cast("int | None", version) or 0, others))
-
-    async def _replace(self, item: PutOp, version: int, others: list[PutOp]) -> int | None:
+        """Store the item instead of `version`, after the others: whoever sees it may need them."""
         if others:
-            await self._store.abatch(others)
-        value = cast(Value, item.value)
+            self.write(others)
+        found = 0 if version is None else version
         try:
-            return await self._store.aput(item.namespace, item.key, value, item.index, ttl=None, if_version=version)
+            written = self._call("put", item.namespace, item.key, item.value, item.index, ttl=None, if_version=found)
+            return cast(int, written)
         except VersionConflictError:
             return None
 
+    def write(self, items: list[PutOp]) -> None:
+        self._call("batch", items)
+
     def keys(self, namespace: Namespace) -> list[str]:
-        return _keys(lambda at: self._run(self._store.asearch(namespace, limit=_PAGE, offset=at)), namespace)
+        return _keys(lambda at: self._call("search", namespace, limit=_PAGE, offset=at), namespace)
 
     def exclusive(self, where: Hashable) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _call(self, name: str, *args: Any, **options: Any) -> Any:
         with _store_errors():
-            return self._store._door(work)
+            runner: Runner | None = getattr(self._store, "runner", None)
+            if runner is None:
+                return getattr(self._store, name)(*args, **options)
+            return runner.call(getattr(self._store, f"a{name}")(*args, **options))
 
 
 class PlainItems:
@@ -103,9 +98,12 @@ class PlainItems:
 
     def replace(self, item: PutOp, version: Hashable, others: list[PutOp]) -> Hashable | None:
         """Under the lock of `exclusive`, so it is still what was read."""
-        with _store_errors():
-            self._store.batch([*others, item._replace(value=copy.deepcopy(item.value))])
+        self.write([*others, item])
         return True
+
+    def write(self, items: list[PutOp]) -> None:
+        with _store_errors():
+            self._store.batch([item._replace(value=copy.deepcopy(item.value)) for item in items])
 
     def keys(self, namespace: Namespace) -> list[str]:
         with _store_errors():
