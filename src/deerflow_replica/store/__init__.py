@@ -12,11 +12,13 @@ from .values import ImportReport, VersionedItem
 
 if TYPE_CHECKING:
     from .postgres import PostgresStore
+    from .sqlite import SqliteStore
 
 __all__ = [
     "ImportReport",
     "PostgresStore",
     "SharedStore",
+    "SqliteStore",
     "VersionedItem",
     "decode_label",
     "encode_label",
@@ -31,4 +33,8 @@ def __getattr__(name: str) -> Any:
         from .postgres import PostgresStore
 
         return PostgresStore
+    if name == "SqliteStore":
+        from .sqlite import SqliteStore
+
+        return SqliteStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

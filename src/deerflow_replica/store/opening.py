@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
 
+    from .._drivers.databases import Databases
     from ..config import AppConfig
     from ..config.targets import Target
     from .base import SharedStore
 
 _SWEEP_MINUTES = 5
+_UNKNOWN_TO = {"sqlite": {"text_index"}, "mongo": {"index", "text_index"}}
 
 
 @asynccontextmanager
-async def open_store(config: AppConfig) -> AsyncIterator[BaseStore]:
+async def open_store(config: AppConfig, *, databases: Databases | None = None) -> AsyncIterator[BaseStore]:
     """Open the store of section `store`, set it up, and close it at the end; `memory` is LangGraph's `InMemoryStore`.
 
     Unless `store.ttl` says otherwise, what has expired is not found any more, and is swept every 5 minutes. Raises
     `ConfigError`, `MissingExtraError` when the driver is not installed, `StoreUnavailableError` when the database is
-    away.
+    away. `databases` shares an SQLite file's connection with other parts of a replica.
     """
     from ..config.targets import target_of
 
@@ -30,13 +32,13 @@ async def open_store(config: AppConfig) -> AsyncIterator[BaseStore]:
     if target.kind == "memory":
         yield _in_memory(options)
         return
-    async with _built(config, target, options) as store:
+    async with _built(config, target, options, databases) as store:
         await store.asetup()
         await store.astart_ttl_sweeper()
         yield store
 
 
-def _built(config: AppConfig, target: Target, options: dict[str, Any]) -> SharedStore:
+def _built(config: AppConfig, target: Target, options: dict[str, Any], databases: Databases | None) -> SharedStore:
     from ..config.targets import problem_at
 
     if target.kind == "postgres":
@@ -45,6 +47,13 @@ def _built(config: AppConfig, target: Target, options: dict[str, Any]) -> Shared
         schema = {"schema": target.schema} if target.schema else {}
         size = max(2, config.database.pool_size)
         return PostgresStore(target.url, **schema, pool_max_size=size, **options)
+    for option in _UNKNOWN_TO[target.kind] & options.keys():
+        raise problem_at(config, f"store.{option}", f"a store of type {target.kind} has none")
+    if target.kind == "sqlite":
+        from .sqlite import SqliteStore
+
+        shared_file = databases.sqlite(target.url) if databases and target.url else None
+        return SqliteStore(target.url, **options, _database=shared_file)
     raise problem_at(config, "store.type", f"{target.kind} is not available yet")
 
 
