@@ -105,37 +105,14 @@ class PostgresDatabase(SharedDatabase):
 
     async def _connect(self) -> None:
         if self._pool is None:
-            self._pool = await self._connected_pool()
+            self._pool = await connected_pool(
+                self._dsn or "", max_size=self._max_size, timeout_seconds=self._timeout_seconds
+            )
 
     async def _disconnect(self) -> None:
         if self._pool is not None:
             await self._pool.close()
             self._pool = None
-
-    async def _connected_pool(self) -> Pool:
-        if not is_dsn(self._dsn or ""):
-            raise ConfigError("dsn: neither a postgresql:// URL nor a connection string of PostgreSQL's")
-        with postgres_errors():
-            # One plain connection first: it fails at once with the server's own reason, a pool only times out.
-            async with asyncio.timeout(self._timeout_seconds):
-                await (await AsyncConnection.connect(self._dsn or "", autocommit=True)).close()
-            pool: Pool = AsyncConnectionPool(
-                self._dsn or "",
-                min_size=1,
-                max_size=self._max_size,
-                timeout=self._timeout_seconds,
-                # The pool's attempts back off: after 5 minutes of them, a server that is back stays unseen for minutes.
-                reconnect_timeout=self._timeout_seconds,
-                kwargs={"autocommit": True, "prepare_threshold": None},
-                configure=_read_numbers_as_json,
-                open=False,
-            )
-            try:
-                await pool.open()
-            except BaseException:
-                await pool.close()
-                raise
-        return pool
 
     def _opened(self) -> Pool:
         if self._pool is None:
@@ -147,18 +124,56 @@ class PostgresDatabase(SharedDatabase):
             super()._give_back()
 
     async def _execute(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool) -> T:
-        pool = self._opened()
-        with postgres_errors():
-            async with asyncio.timeout(self._timeout_seconds):
-                if not retry:
-                    return await _on_connection(pool, work)
-                while True:
-                    try:
-                        return await _revived(pool, work)
-                    except psycopg.OperationalError as error:
-                        if error.sqlstate not in _COLLIDED:
-                            raise
-                    await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311  # jitter, not a secret
+        return await executed(self._opened(), work, retry=retry, timeout_seconds=self._timeout_seconds)
+
+
+async def connected_pool(
+    dsn: str,
+    *,
+    min_size: int = 1,
+    max_size: int,
+    timeout_seconds: float,
+    prepare_threshold: int | None = None,
+) -> Pool:
+    """An open pool of autocommit connections, on the running loop. Raises `ConfigError` or `StoreUnavailableError`."""
+    if not is_dsn(dsn):
+        raise ConfigError("dsn: neither a postgresql:// URL nor a connection string of PostgreSQL's")
+    with postgres_errors():
+        # One plain connection first: it fails at once with the server's own reason, a pool only times out.
+        async with asyncio.timeout(timeout_seconds):
+            await (await AsyncConnection.connect(dsn, autocommit=True)).close()
+        pool: Pool = AsyncConnectionPool(
+            dsn,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout_seconds,
+            # The pool's attempts back off: after 5 minutes of them, a server that is back stays unseen for minutes.
+            reconnect_timeout=timeout_seconds,
+            kwargs={"autocommit": True, "prepare_threshold": prepare_threshold},
+            configure=_read_numbers_as_json,
+            open=False,
+        )
+        try:
+            await pool.open()
+        except BaseException:
+            await pool.close()
+            raise
+    return pool
+
+
+async def executed(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, retry: bool, timeout_seconds: float) -> T:
+    """Run `work` on a connection of a pool of this loop, as `PostgresDatabase.execute` does."""
+    with postgres_errors():
+        async with asyncio.timeout(timeout_seconds):
+            if not retry:
+                return await _on_connection(pool, work)
+            while True:
+                try:
+                    return await _revived(pool, work)
+                except psycopg.OperationalError as error:
+                    if error.sqlstate not in _COLLIDED:
+                        raise
+                await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311  # jitter, not a secret
 
 
 @asynccontextmanager
