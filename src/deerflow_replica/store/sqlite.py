@@ -123,7 +123,8 @@ class SqliteBackend(Backend):
         def work(connection: sqlite3.Connection) -> list[Any]:
             moment = {"live": live, "now": _now()}
             answers = [self._answer(connection, read, moment) for read in reads]
-            self._apply(connection, writes, moment)
+            if writes:
+                self._apply(connection, writes, moment)
             return answers
 
         return await self._asked(work, writes=bool(writes))
@@ -217,6 +218,8 @@ class SqliteBackend(Backend):
         self, connection: sqlite3.Connection, statement: str, writes: Sequence[Write], hows: Sequence[dict[str, Any]]
     ) -> list[Written]:
         """What the statement has written, each with a version of its own."""
+        if not writes:
+            return []
         stored = []
         last = self._one(connection, "take_versions", {"count": len(writes)})
         for version, write, how in zip(range(last - len(writes) + 1, last + 1), writes, hows, strict=True):
