@@ -45,6 +45,12 @@ class ChangeContract(MemoryFixtures):
         for changes in ({}, {"deletes": ["9"]}, {"upserts": [storage.load()["facts"][0]]}):
             assert storage.apply_changes(changes)["revision"] == other.apply_changes(changes)["revision"] == 1
 
+    def test_a_fact_that_others_added_is_deleted(self, storage: MemoryStorage, other: MemoryStorage) -> None:
+        storage.apply_changes({"upserts": [fact("1")]})
+        other.apply_changes({"upserts": [fact("2")]})
+        assert storage.apply_changes({"deletes": ["2"]})["deletedFactIds"] == ["2"]
+        assert ids(other.load()) == ["1"]
+
     def test_threads_that_change_single_facts_lose_none(self, storage: MemoryStorage, other: MemoryStorage) -> None:
         def add(number: int) -> None:
             replica = storage if number % 2 else other

@@ -22,6 +22,18 @@ class SaveContract(MemoryFixtures):
         assert other.save({"facts": [fact("2")], "revision": 0}, expected_revision=1)
         assert ids(storage.load()) == ["2"]
 
+    def test_what_was_seen_before_does_not_decide(self, storage: MemoryStorage, other: MemoryStorage) -> None:
+        assert storage.save({"facts": [fact("1")]})
+        assert other.save({**other.load(), "facts": [fact("2")]})
+        with pytest.raises(VersionConflictError):
+            storage.save({"facts": []}, expected_revision=1)
+        assert other.save({**other.load(), "facts": [fact("3")]})
+        assert storage.save({"facts": [fact("4")]}, expected_revision=3)
+        assert other.save({"facts": [fact("5")]})
+        assert storage.save({"facts": [fact("6")]})
+        assert ids(other.load()) == ["6"]
+        assert other.load()["revision"] == 6
+
     @pytest.mark.parametrize("revision", [-1, True, "1", 1.0])
     def test_an_expected_revision_that_cannot_be(self, storage: MemoryStorage, revision: Any) -> None:
         with pytest.raises(ValueError, match="revision"):
