@@ -179,6 +179,9 @@ class Publisher:
                 self.buffer.settle([(item, None)])
                 self.published -= 1
             raise
+        except asyncio.CancelledError:
+            item.is_awaited = False  # what becomes of it is for the next call to tell
+            raise
         if item.problem is not None:
             raise item.problem
 
@@ -227,6 +230,8 @@ class Publisher:
             return True
         self._trouble = None
         outcomes = [self._settle(items, reply) for items, reply in zip(runs.values(), replies, strict=True)]
+        if not all(outcomes):
+            await self._lane.disconnect()  # a master that became a replica has a successor, at the same address or not
         return all(outcomes)
 
     async def _send(self, runs: dict[str, list[Item]]) -> Sequence[Any]:
@@ -290,7 +295,7 @@ class Publisher:
 
     def _failure(self, run: Run, cause: object) -> StreamError:
         error = StreamError(f"events of run {run.run_id!r} were refused by {self._server.name}: {cause}")
-        error.__cause__ = cause if isinstance(cause, Exception) else StreamError(str(cause))
+        error.__cause__ = cause if isinstance(cause, Exception) else ResponseError(str(cause))
         return error
 
 
