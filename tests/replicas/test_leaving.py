@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from deerflow_replica.config import AppConfig
-from deerflow_replica.errors import ReplicaError
+from deerflow_replica.errors import ReplicaError, StoreUnavailableError
 from deerflow_replica.replica import open_replica
 from runs.graphs import State, steps, two
 
@@ -44,3 +45,17 @@ async def test_a_stream_that_is_left_early_leaves_nothing_open() -> None:
         await anext(events)
         await events.aclose()
         assert replica.bridge.stats().subscribers == 0
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+async def test_what_langgraph_keeps_says_closed_as_ours_does(
+    backend: str, tmp_path: Path, postgres_dsn: str, postgres_schema: str
+) -> None:
+    postgres = {"postgres_url": postgres_dsn, "postgres_schema": postgres_schema} if backend == "postgres" else {}
+    config = AppConfig.from_mapping({"database": {"backend": backend, "sqlite_dir": str(tmp_path), **postgres}})
+    async with open_replica(config) as replica:
+        checkpointer, store = replica.checkpointer, replica.store
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await checkpointer.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await store.aget(("a",), "k")

@@ -38,6 +38,14 @@ async def reach(dsn: str, schemas: list[str]) -> None:
                         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}".encode())
 
 
+class _Pool(AsyncConnectionPool["DictConnection"]):
+    """What LangGraph's parts ask for a connection after the replica was left, or while the server is away."""
+
+    async def getconn(self, timeout: float | None = None) -> DictConnection:
+        with postgres_errors():
+            return await super().getconn(timeout)
+
+
 @asynccontextmanager
 async def open_pool(
     dsn: str, schema: str | None, *, max_size: int, timeout_seconds: float, idle_seconds: float
@@ -52,7 +60,7 @@ async def open_pool(
         if schema:
             await connection.execute(f"SET search_path TO {quoted(schema)}".encode())
 
-    pool = AsyncConnectionPool(
+    pool = _Pool(
         dsn,
         connection_class=cast("type[DictConnection]", AsyncConnection),
         min_size=1,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from .._extras import extra
+from ..errors import StoreUnavailableError
 from .langgraph_batching import stop_batching
 from .sqlite import sqlite_errors
 
@@ -23,7 +24,10 @@ async def open_saver(path: str, *, timeout_seconds: float) -> AsyncIterator[Asyn
         saver = AsyncSqliteSaver(connection)
         with sqlite_errors(path):
             await saver.setup()
-        yield saver
+        try:
+            yield saver
+        finally:
+            saver.conn = _closed(path)
 
 
 @asynccontextmanager
@@ -38,6 +42,7 @@ async def open_store(
             yield store
         finally:
             await stop_batching(store)
+            store.conn = _closed(path)
 
 
 async def _set_up(store: AsyncSqliteStore) -> None:
@@ -50,3 +55,17 @@ async def _set_up(store: AsyncSqliteStore) -> None:
                 raise
         else:
             return
+
+
+class _Closed:
+    """In the place of a connection that was closed, whose own word for it is a `ValueError`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise StoreUnavailableError(f"SQLite file {self._path} is closed")
+
+
+def _closed(path: str) -> aiosqlite.Connection:
+    return cast("aiosqlite.Connection", _Closed(path))
