@@ -15,7 +15,6 @@ from deerflow_replica.counters import open_model_counters
 from deerflow_replica.errors import ConfigError
 from deerflow_replica.memory import open_memory_storage
 from deerflow_replica.replica import open_replica
-from deerflow_replica.stream import open_stream_bridge
 from deerflow_replica.threads import open_thread_map
 
 pytestmark = pytest.mark.anyio
@@ -31,11 +30,6 @@ Open = Callable[[AppConfig], AbstractAsyncContextManager[Any]]
         (f"model_feedback: {MONGO}", open_model_counters, "1:67 model_feedback.type: mongo is not available yet"),
         (f"store: {MONGO}", open_replica, "1:58 store.type: mongo is not available yet"),
         ("memory: {storage: store}", open_memory_storage, f"1:19 {NO_STORE}"),
-        (
-            "stream_bridge: {type: redis, redis_url: redis://h, push: xread}",
-            open_stream_bridge,
-            "1:58 stream_bridge.push: xread is not available yet: pubsub",
-        ),
     ],
 )
 async def test_what_a_later_version_brings(text: str, opened: Open, said: str, tmp_path: Path) -> None:

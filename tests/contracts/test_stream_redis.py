@@ -20,3 +20,24 @@ class TestRedisAcknowledged(StreamBridgeContract):
         return partial(
             RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.5, ack="server"
         )
+
+
+class TestRedisBlockingReads(StreamBridgeContract):
+    @pytest.fixture
+    def build(self, redis_url: str, key_prefix: str) -> Build:
+        return partial(
+            RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.5, push="xread"
+        )
+
+
+class TestRedisBlockingReadsAcknowledged(StreamBridgeContract):
+    @pytest.fixture
+    def build(self, redis_url: str, key_prefix: str) -> Build:
+        return partial(
+            RedisStreamBridge,
+            redis_url=redis_url,
+            key_prefix=key_prefix,
+            check_interval_seconds=0.5,
+            push="xread",
+            ack="server",
+        )

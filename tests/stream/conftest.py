@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.fixture(params=["pubsub"])
+@pytest.fixture(params=["pubsub", "xread"])
 def push(request: pytest.FixtureRequest) -> str:
     mode: str = request.param
     return mode

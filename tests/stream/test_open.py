@@ -23,20 +23,15 @@ async def test_the_default_is_in_process() -> None:
         assert numbers(await read(bridge, "r")) == [0, 1]
 
 
-async def test_redis_with_the_options_of_the_section(redis_url: str, key_prefix: str) -> None:
-    section = {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix, "queue_maxsize": 3, "ack": "server"}
+@pytest.mark.parametrize("push", ["pubsub", "xread"])
+async def test_redis_with_the_options_of_the_section(redis_url: str, key_prefix: str, push: str) -> None:
+    place = {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix}
+    section = {**place, "queue_maxsize": 3, "ack": "server", "push": push}
     async with open_stream_bridge(AppConfig.from_mapping({"stream_bridge": section})) as bridge:
         assert isinstance(bridge, RedisStreamBridge)
         assert bridge.supports_cross_process
         await publish_all(bridge, "r", 5, end=True)
         assert numbers(await read(bridge, "r")) == [2, 3, 4]
-
-
-async def test_what_is_not_built_yet_names_its_key(redis_url: str) -> None:
-    section = {"type": "redis", "redis_url": redis_url, "push": "xread"}
-    with pytest.raises(ConfigError, match=r"stream_bridge\.push.*not available yet"):
-        async with open_stream_bridge(AppConfig.from_mapping({"stream_bridge": section})):
-            pass
 
 
 async def test_a_url_that_cannot_be_read_is_not_quoted_behind_the_error() -> None:

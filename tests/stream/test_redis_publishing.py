@@ -304,7 +304,6 @@ async def test_scripts_that_the_server_forgot_are_sent_again(make: Make, redis_u
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"push": "xread"}, "stream_bridge.push"),
         ({"push": "carrier pigeon"}, "push"),
         ({"ack": "none"}, "ack"),
         ({"max_connections": 2}, "max_connections"),

@@ -41,7 +41,18 @@ __all__ = [
 
 Command = tuple[Any, ...]
 OLDEST_VERSION = (7, 0)
-_TRANSIENT = ("LOADING", "READONLY", "OOM", "BUSY", "MASTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN")
+_TRANSIENT = (
+    "LOADING",
+    "READONLY",
+    "OOM",
+    "BUSY",
+    "MASTERDOWN",
+    "TRYAGAIN",
+    "MISCONF",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "UNBLOCKED",
+)
 _TRANSIENT_NAMES = frozenset(
     {"OutOfMemoryError", "ReadOnlyError", "BusyLoadingError", "MasterDownError", "TryAgainError"}
 )
@@ -147,6 +158,13 @@ class Connection:
             return await self._connection.read_response(
                 disable_decoding=True, timeout=timeout_seconds, disconnect_on_error=False, push_request=True
             )
+
+    async def ask(self, command: Command, timeout_seconds: float) -> Any:
+        """One command that may block, and its reply. Whoever is cancelled here has to close the connection."""
+        with self.server.errors():
+            async with asyncio.timeout(timeout_seconds):
+                await self.send(command)
+                return await self.read(math.inf)
 
     async def close(self) -> None:
         """The socket is closed at once, without a word to the server."""

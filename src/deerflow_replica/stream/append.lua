@@ -1,7 +1,8 @@
 -- Append a batch to the streams of one or more runs. May be repeated: what a writer has stored is skipped by number.
 --
 -- KEYS: per run its stream and its meta hash; then, if an entry is of kind `orphan`, the owner's lease.
--- ARGV: writer, owns (1: the writer becomes the owner), maxlen, max bytes, ttl ms, grace ms, push limit, runs;
+-- ARGV: writer, owns (1: the writer becomes the owner), maxlen, max bytes, ttl ms, grace ms, push limit (negative:
+--   no pushes), runs;
 --   per run: number of entries, the epoch and the last number that this writer knows to be stored ('' and 0: none);
 --   per entry: number, kind (event|end|orphan), event name, data (or reason).
 --   An orphan END has the owner that must be gone in place of the event name; its bounds are left as they are.
@@ -110,6 +111,7 @@ end
 
 -- "event EPOCH FIRST FLOOR k,event bytes,data bytes;..." NEWLINE bodies; without entries: "tail EPOCH TAIL FLOOR".
 local function push(stream, state, first, lengths, bodies, size)
+  if pushlimit < 0 then return end
   local head
   if size > pushlimit then
     head = 'tail ' .. state.epoch .. ' ' .. whole(state.tail) .. ' ' .. whole(state.floor) .. '\n'

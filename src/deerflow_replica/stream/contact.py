@@ -31,6 +31,12 @@ class Contact:
     def restored(self, part: str) -> None:
         self._down_since.pop(part, None)
 
+    def slipped(self, error: Exception) -> None:
+        """One connection of many was lost; the reads tell whether the server is there."""
+        self._on_lost()
+        self.losses += 1
+        _LOG.warning("%s; subscribers wait", error)
+
     def lost(self, part: str, error: StreamUnavailableError) -> None:
         now = asyncio.get_running_loop().time()
         self._on_lost()

@@ -12,12 +12,15 @@ _ID = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})", re.ASCII)
 _LARGEST = 2**64 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Position:
     """The id of one entry of one stream."""
 
     epoch: int
     seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
 
 
 @dataclass(frozen=True, slots=True)

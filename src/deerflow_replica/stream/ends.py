@@ -21,11 +21,12 @@ AGAIN = Script(__package__ or "", "again.lua")
 class Ends:
     """Looks at the runs that this bridge knows to be over, once for every server that it finds at the other end."""
 
-    def __init__(self, bridge_id: str, lane: Lane, keys: StreamKeys, buffer: Buffer) -> None:
+    def __init__(self, bridge_id: str, lane: Lane, keys: StreamKeys, buffer: Buffer, *, pushes: bool) -> None:
         self._bridge_id = bridge_id
         self._lane = lane
         self._keys = keys
         self._buffer = buffer
+        self._pushes = pushes
         self._checked = 0
         self._server = ""
 
@@ -52,4 +53,4 @@ class Ends:
                     _LOG.warning("the server lost the end of run %r: it is written again", name)
 
     def _command(self, run_id: str, epoch: str, seq: int, reason: str) -> Command:
-        return AGAIN.command(self._keys.of_run(run_id), (epoch, seq, reason, self._bridge_id))
+        return AGAIN.command(self._keys.of_run(run_id), (epoch, seq, reason, self._bridge_id, int(self._pushes)))

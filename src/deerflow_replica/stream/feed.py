@@ -1,4 +1,4 @@
-"""Brings the streams of a Redis server to the hub: pushes on one connection, reads on another."""
+"""Brings the streams of a Redis server to the hub: news by one way, reads on a connection of their own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from .base import StreamGap, StreamSettings
 from .contact import Contact
 from .hub import Hub, Subscriber, Topic
 from .keys import StreamKeys
+from .live import Live
 from .orphans import Orphans
-from .pushes import Pushes
 from .reads import Reads
 from .ring import Ring
 
 _LOG = logging.getLogger(__name__)
 _LINGER_SECONDS = 1.0
+
+
+Listen = Callable[[Hub, Contact, Callable[[str], None]], Live]
 
 
 class FeedTimes(NamedTuple):
@@ -29,7 +32,7 @@ class FeedTimes(NamedTuple):
 
 
 class Feed:
-    """The hub's source. Its two tasks and connections live while there are topics, and a moment longer."""
+    """The hub's source. Its tasks and connections live while there are topics, and a moment longer."""
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Feed:
         keys: StreamKeys,
         times: FeedTimes,
         orphans: Orphans,
+        listen: Listen,
         enter: Callable[[], None],
     ) -> None:
         self.hub = Hub(settings, self, enter)
@@ -45,6 +49,7 @@ class Feed:
         self.keys = keys
         self.times = times
         self.orphans = orphans
+        self.listen = listen
         self.contact = Contact(
             self.hub, orphans.lost_contact, unavailable_after_seconds=times.unavailable_after_seconds
         )
@@ -118,21 +123,14 @@ class Feed:
 
 
 class _Session:
-    """One life of the feed: its two connections, and a task for each."""
+    """One life of the feed: what listens for news, and what reads, a task for each."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._contact = feed.contact
         self._orphans = feed.orphans
         self._reads = Reads(feed.hub, feed.server, feed.keys, feed.orphans, feed.contact)
-        self._pushes = Pushes(
-            feed.hub,
-            feed.server,
-            feed.keys,
-            feed.contact,
-            self._reads.mark,
-            interval_seconds=feed.times.check_interval_seconds,
-        )
+        self._live = feed.listen(feed.hub, feed.contact, self._reads.mark)
         self._tasks = [
             asyncio.create_task(self._run(self._listen), name="stream-feed-listen"),
             asyncio.create_task(self._run(self._read), name="stream-feed-read"),
@@ -151,7 +149,7 @@ class _Session:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        await self._pushes.close()
+        await self._live.close()
         await self._reads.close()
 
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -167,18 +165,18 @@ class _Session:
             self._feed.fail(broken)
 
     async def _listen(self) -> None:
-        await self._pushes.listen(self.wake)
+        await self._live.listen(self.wake)
 
     async def _read(self) -> None:
         backoff = Backoff()
         next_check = self._next_check()
         while True:
             try:
-                await self._reads.wanted(min(next_check, self._orphans.due))
+                await self._reads.wanted(min(next_check, self._orphans.due, self._live.due))
                 await self._serve()
                 if asyncio.get_running_loop().time() >= next_check:
                     next_check = self._next_check()
-                    await self._reads.check(self._pushes)
+                    await self._reads.check(self._live)
                 await self._orphans.settle(self._reads.call)
                 backoff.reset()
             except StreamUnavailableError as error:
@@ -189,8 +187,8 @@ class _Session:
     async def _serve(self) -> None:
         if self._contact.is_lost("reads"):
             await self._reads.call(("PING",))
-        await self._pushes.subscribe()
-        await self._reads.serve(self._pushes)
+        await self._reads.serve(self._live)
+        await self._live.arrange(self._reads.readable, self._reads.call)
 
     def _next_check(self) -> float:
         return asyncio.get_running_loop().time() + self._feed.times.check_interval_seconds / 2

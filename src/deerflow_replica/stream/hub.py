@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from ..errors import StreamError
@@ -110,6 +110,11 @@ class Subscriber:
         """Entries below the ring, contiguous, the first at `next_seq` or before it."""
         if not self._pages:
             self._pages = [entry for entry in reversed(entries) if entry.seq >= self.next_seq]
+        self.wake()
+
+    def hand(self, entries: Sequence[Entry]) -> None:
+        """The entries that follow what was delivered, whatever their numbers."""
+        self._pages = list(reversed(entries))
         self.wake()
 
     def conclude(self, outcome: StreamGap | StreamError) -> None:

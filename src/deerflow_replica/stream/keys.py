@@ -18,6 +18,9 @@ class StreamKeys:
     def owner(self, bridge_id: str) -> str:
         return f"{self._prefix}.owner:{bridge_id}"
 
+    def wake(self, reader_id: str, number: int) -> str:
+        return f"{self._prefix}.wake:{reader_id}:{number}"
+
     def of_run(self, run_id: str) -> tuple[str, str]:
         return self.stream(run_id), self.meta(run_id)
 

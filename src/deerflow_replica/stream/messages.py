@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from .cursor import StreamState
 from .ring import Entry
+from .stock import STOCK_END, StockPage, mended, parse_stock
 
 
 class Page(NamedTuple):
@@ -33,10 +34,12 @@ class Push(NamedTuple):
     entries: Sequence[Entry] = ()
 
 
-def parse_page(reply: Sequence[Any]) -> Page | None:
+def parse_page(reply: Sequence[Any]) -> Page | StockPage | None:
     """The reply of `read.lua`; None: there is no stream."""
     if not reply:
         return None
+    if reply[0] == b"stock":
+        return parse_stock(reply)
     epoch, tail, floor, _, ended, reason, owner = (bytes(value).decode() for value in reply[:7])
     entries = [_entry(entry_id, fields) for entry_id, fields in reply[7:]]
     return Page(int(epoch), int(floor), int(tail), ended == "1", reason, owner, entries)
@@ -60,12 +63,24 @@ def parse_push(message: bytes) -> Push:
     return Push(kind, int(epoch), first, entries)
 
 
+def parse_entries(raw: Sequence[Any]) -> list[Entry]:
+    """What an XREAD gives of one stream; none if something in it is not an entry of a bridge."""
+    try:
+        return [_entry(entry_id, fields) for entry_id, fields in raw]
+    except (KeyError, ValueError):
+        return []
+
+
 def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
     epoch, _, seq = entry_id.partition(b"-")
     named = dict(zip(fields[::2], fields[1::2], strict=True))
-    is_end = named[b"kind"] == b"end"
-    data = named.get(b"reason", b"done") if is_end else named[b"data"]
-    return _made(int(epoch), int(seq), named[b"event"], data, is_end=is_end)
+    event, data = named[b"event"], named[b"data"]
+    is_end = named.get(b"kind") == b"end" or event == STOCK_END
+    if is_end:
+        data = named.get(b"reason", b"done")
+    elif b"w" not in named:
+        data = mended(data)
+    return _made(int(epoch), int(seq), event, data, is_end=is_end)
 
 
 def _made(epoch: int, seq: int, name: bytes, data: bytes, *, is_end: bool) -> Entry:

@@ -24,8 +24,6 @@ async def open_stream_bridge(config: AppConfig) -> AsyncIterator[StreamBridge]:
     """
     from ..config.targets import problem_at
 
-    if config.stream_bridge.type == "redis" and config.stream_bridge.push == "xread":
-        raise problem_at(config, "stream_bridge.push", "xread is not available yet: pubsub")
     bridge = _made(config.stream_bridge)
     if isinstance(bridge, ConfigProblem):
         raise problem_at(config, f"stream_bridge.{bridge.key}" if bridge.key else "stream_bridge", bridge.message)

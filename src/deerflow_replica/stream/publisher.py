@@ -20,6 +20,7 @@ _LOG = logging.getLogger(__name__)
 _YIELD_EVERY = 64
 _GRACE_MS = 1000
 _PUSH_LIMIT = 64 * 1024
+_NO_PUSH = -1
 
 APPEND = Script(__package__ or "", "append.lua")
 
@@ -31,16 +32,18 @@ class Limits(NamedTuple):
     max_stream_bytes: int
     ttl_ms: int
     grace_ms: int
+    push_bytes: int
 
     @classmethod
-    def of(cls, settings: StreamSettings) -> Limits:
+    def of(cls, settings: StreamSettings, *, pushes: bool) -> Limits:
         ttl_ms = math.ceil((settings.stream_ttl_seconds or 0) * 1000)
         # Who lets readers lag exactly what is retained wants exactly that retained.
         grace_ms = 0 if settings.live_window == settings.queue_maxsize else _GRACE_MS
-        return cls(settings.queue_maxsize, settings.max_stream_bytes, ttl_ms, grace_ms)
+        push_bytes = _PUSH_LIMIT if pushes else _NO_PUSH
+        return cls(settings.queue_maxsize, settings.max_stream_bytes, ttl_ms, grace_ms, push_bytes)
 
     def arguments(self, writer: str, *, owns: bool, runs: int) -> tuple[str | int, ...]:
-        return (writer, int(owns), *self, _PUSH_LIMIT, runs)
+        return (writer, int(owns), *self, runs)
 
 
 class Publisher:

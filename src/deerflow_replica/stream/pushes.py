@@ -7,7 +7,9 @@ follow. Whatever does not fit (a hole, a message that cannot be read, a new conn
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 
 from .._drivers.redis import Connection, RedisServer, ResponseError
 from ..errors import StreamError, StreamUnavailableError
@@ -15,6 +17,7 @@ from .backoff import Backoff
 from .contact import Contact, parts
 from .hub import Hub, Topic
 from .keys import StreamKeys
+from .live import Call
 from .messages import Push, parse_push
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class Pushes:
         self._active: set[str] = set()
         self._versions: dict[str, int] = {}
         self.acknowledged: set[str] = set()
+        self.due = math.inf
 
     def version(self, name: str) -> int:
         """Grows with every message of the topic."""
@@ -77,7 +81,7 @@ class Pushes:
                     f"{self._server.name} refused SUBSCRIBE: {error}; push='xread' does without pub/sub"
                 ) from error
 
-    async def subscribe(self) -> None:
+    async def arrange(self, readable: AbstractSet[str], call: Call) -> None:
         """Bring the channels in line with the topics; the listener takes the answers."""
         if not self._connection.is_open:
             return

@@ -17,16 +17,18 @@ from .contact import Contact, parts
 from .cursor import Position
 from .hub import Hub, Subscriber, Topic
 from .keys import StreamKeys
+from .live import Live
 from .messages import Page, parse_page
 from .orphans import Orphans
-from .pushes import Pushes
 from .ring import Ring
+from .stock import START, StockPage, StockRing, place_in_stock
 
 _PAGE_EVENTS = 512
 _PAGE_BYTES = 4 * 2**20
-_TOPICS_PER_TRIP = 256
+_TOPICS_PER_TRIP = 512
 
 READ = Script(__package__ or "", "read.lua")
+WAKE = Script(__package__ or "", "wake.lua")
 
 
 class Reads:
@@ -41,12 +43,13 @@ class Reads:
         self._keys = keys
         self._orphans = orphans
         self._contact = contact
-        self._lane = Lane(server, [READ, *orphans.scripts])
+        self._lane = Lane(server, [READ, WAKE, *orphans.scripts])
         self._joining: dict[str, list[Subscriber]] = {}
         self._paging: dict[Subscriber, None] = {}
         self._stale: set[str] = set()
         self._checked: set[str] = set()
         self._work = asyncio.Event()
+        self.readable: set[str] = set()
 
     def join(self, subscriber: Subscriber) -> None:
         self._joining.setdefault(subscriber.topic.run_id, []).append(subscriber)
@@ -77,13 +80,14 @@ class Reads:
         self._contact.restored("reads")
         return replies
 
-    async def serve(self, pushes: Pushes) -> None:
+    async def serve(self, live: Live) -> None:
         """Everything that waits for a read and can have one now."""
         topics = self._hub.topics.keys()
         self._stale &= topics
+        self.readable &= topics
         for name in self._joining.keys() - topics:
             del self._joining[name]
-        await self._read_topics((self._stale | self._joining.keys()) & pushes.acknowledged, pushes)
+        await self._read_topics((self._stale | self._joining.keys()) & live.acknowledged, live)
         paging, self._paging = self._paging, {}
         try:
             await self._read_pages([reader for reader in paging if reader in reader.topic.subscribers])
@@ -91,14 +95,14 @@ class Reads:
             self._paging |= paging
             raise
 
-    async def check(self, pushes: Pushes) -> None:
+    async def check(self, live: Live) -> None:
         """Look after the topics that were silent: lost pushes, deleted streams, owners that are gone.
 
         Done twice in an interval, in which every topic is heard of once: what the last look read is left out.
         """
-        silent = pushes.silent()
+        silent = live.silent()
         self._checked = silent - self._checked
-        await self._read_topics(self._checked & pushes.acknowledged, pushes)
+        await self._read_topics(self._checked & live.acknowledged, live)
         self._orphans.forget()
         for name in silent:
             topic = self._hub.topics.get(name)
@@ -109,10 +113,10 @@ class Reads:
     async def close(self) -> None:
         await self._lane.close()
 
-    async def _read_topics(self, names: AbstractSet[str], pushes: Pushes) -> None:
+    async def _read_topics(self, names: AbstractSet[str], live: Live) -> None:
         for part in parts(names, _TOPICS_PER_TRIP):
             joining = {name: self._joining.pop(name) for name in part if name in self._joining}
-            versions = [pushes.version(name) for name in part]
+            versions = [live.version(name) for name in part]
             tails = [self._tail(name) for name in part]
             self._stale.difference_update(part)
             try:
@@ -130,10 +134,13 @@ class Reads:
                     self._on_refusal(topic, reply)
                     continue
                 waiting = [reader for reader in joining.get(name, []) if reader in topic.subscribers]
+                self.readable.add(name)
                 page = parse_page(reply)
-                if page is not None:
+                if isinstance(page, StockPage):
+                    self._on_stock(topic, page, waiting)
+                elif page is not None:
                     self._on_page(topic, page, waiting, known_tail=tail)
-                elif pushes.version(name) == version:
+                elif live.version(name) == version:
                     self._on_absence(topic, waiting)
                 else:
                     self._again(topic, waiting)
@@ -145,6 +152,8 @@ class Reads:
     def _wanted(self, name: str, joining: Iterable[Subscriber]) -> Command:
         """A read from the end of the ring; without a ring from the lowest place somebody asks for."""
         topic = self._hub.topics.get(name)
+        if topic is not None and isinstance(topic.ring, StockRing):
+            return self._after_command(name, START, events=0)
         if topic is not None and topic.ring is not None:
             return self._page_command(name, str(topic.ring.tail + 1), str(topic.ring.epoch))
         if topic is not None and any(reader.awaits_stream for reader in topic.subscribers):
@@ -158,8 +167,12 @@ class Reads:
     def _page_command(self, name: str, seq: str, epoch: str) -> Command:
         return READ.command(self._keys.of_run(name), (seq, epoch, _PAGE_EVENTS, _PAGE_BYTES))
 
+    def _after_command(self, name: str, place: Position, events: int = _PAGE_EVENTS) -> Command:
+        return READ.command(self._keys.of_run(name), (str(place), "after", events, _PAGE_BYTES))
+
     def _on_refusal(self, topic: Topic, error: Exception) -> None:
         """The server answers, and will not let us read this stream."""
+        self.readable.discard(topic.run_id)
         for subscriber in topic.subscribers:
             refusal = StreamError(f"run {topic.run_id!r} cannot be read from {self._server.name}: {error}")
             refusal.__cause__ = error
@@ -181,6 +194,22 @@ class Reads:
             self.mark(topic.run_id)
         topic.wake()
 
+    def _on_stock(self, topic: Topic, page: StockPage, joining: list[Subscriber]) -> None:
+        """A stock bridge began this stream, so every reader goes by the id up to which it has been given entries."""
+        ring = topic.ring
+        if not isinstance(ring, StockRing) or page.last < ring.latest:
+            topic.vanish()
+            waiting = [reader for reader in topic.subscribers if reader.awaits_stream]
+            ring = StockRing()
+            topic.begin(ring)
+            for reader in waiting:
+                ring.put(reader, START if page.complete else page.gap(reader.last_id))
+        ring.owner = page.owner
+        ring.advance(page.last)
+        for reader in joining:
+            ring.put(reader, place_in_stock(reader.cursor, page, invalid_cursor=self._hub.settings.invalid_cursor))
+        topic.wake()
+
     def _on_absence(self, topic: Topic, joining: list[Subscriber]) -> None:
         topic.vanish()
         for subscriber in joining:
@@ -196,16 +225,31 @@ class Reads:
     async def _read_pages(self, readers: list[Subscriber]) -> None:
         """What is still retained for readers that are behind the ring."""
         for part in parts(readers, _TOPICS_PER_TRIP):
-            replies = await self.call(*map(self._missing, part))
-            for reader, reply in zip(part, replies, strict=True):
+            alike: dict[Command, list[Subscriber]] = {}
+            for reader in part:
+                alike.setdefault(self._missing(reader), []).append(reader)
+            replies = await self.call(*alike)
+            for same, reply in zip(alike.values(), replies, strict=True):
                 if isinstance(reply, Exception):
-                    self._on_refusal(reader.topic, reply)
+                    self._on_refusal(same[0].topic, reply)
                 else:
-                    _on_refill(reader, parse_page(reply))
+                    _on_refills(same, parse_page(reply))
 
     def _missing(self, reader: Subscriber) -> Command:
+        if isinstance(reader.ring, StockRing):
+            return self._after_command(reader.topic.run_id, reader.ring.places[reader])
         epoch = str(reader.ring.epoch) if reader.ring else ""
         return self._page_command(reader.topic.run_id, str(reader.next_seq), epoch)
+
+
+def _on_refills(readers: list[Subscriber], page: Page | StockPage | None) -> None:
+    """Readers of one ring that asked for the same."""
+    ring = readers[0].ring
+    if isinstance(ring, StockRing) and isinstance(page, StockPage):
+        ring.refill(readers, page)
+        return
+    for reader in readers:
+        _on_refill(reader, page if isinstance(page, Page) else None)
 
 
 def _on_refill(reader: Subscriber, page: Page | None) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
 
 from .._drivers.redis import Command, Lane, RedisServer, Script, check_version
-from ..errors import ConfigError, ConfigProblem, StreamError, StreamUnavailableError
+from ..errors import StreamError, StreamUnavailableError
 from .base import (
     StreamBridge,
     StreamItem,
@@ -20,14 +20,20 @@ from .base import (
     not_negative,
     one_of,
 )
+from .blocking import BlockingReads
+from .contact import Contact
 from .ends import AGAIN, Ends
 from .feed import Feed, FeedTimes
+from .hub import Hub
 from .keys import StreamKeys
 from .lease import Lease
+from .live import Live
 from .messages import Page, parse_page
 from .orphans import Orphans
 from .publisher import APPEND, Limits, Publisher
+from .pushes import Pushes
 from .reads import READ
+from .stock import StockPage
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -88,8 +94,6 @@ class RedisStreamBridge(StreamBridge):
         super().__init__(settings)
         one_of("push", push, ("pubsub", "xread"))
         one_of("ack", ack, ("pipelined", "server"))
-        if push == "xread":
-            raise ConfigError(ConfigProblem("stream_bridge.push", "'xread' is not available yet: pubsub"))
         if max_connections is not None:
             at_least("max_connections", max_connections, 3)
         at_least("max_pending_events", max_pending_events, 1)
@@ -104,13 +108,15 @@ class RedisStreamBridge(StreamBridge):
         ):
             not_negative(name, value)
         self._waits = ack == "server"
+        self._pushes = push == "pubsub"
+        self._max_connections = max_connections
         self._close_timeout_seconds = close_timeout_seconds
         lease_seconds = lease_seconds or None
         bridge_id = uuid.uuid4().hex
         self._keys = StreamKeys(key_prefix)
         self._server = RedisServer(url=redis_url, client=client, timeout_seconds=connect_timeout_seconds)
         self._lane = Lane(self._server, [APPEND, READ, CLEANUP, AGAIN])
-        limits = Limits.of(settings)
+        limits = Limits.of(settings, pushes=self._pushes)
         self._lease = Lease(self._keys.owner(bridge_id), lease_seconds, self._lane)
         self._publisher = Publisher(
             bridge_id,
@@ -123,10 +129,10 @@ class RedisStreamBridge(StreamBridge):
             max_pending_bytes=max_pending_bytes,
             timeout_seconds=publish_timeout_seconds,
         )
-        self._lease.beside(Ends(bridge_id, self._lane, self._keys, self._publisher.buffer).restore)
+        self._lease.beside(Ends(bridge_id, self._lane, self._keys, self._publisher.buffer, pushes=self._pushes).restore)
         self._orphans = Orphans(bridge_id, self._keys, limits, lease_seconds)
         times = FeedTimes(max(check_interval_seconds, _SHORTEST_CHECK_SECONDS), unavailable_after_seconds)
-        self._feed = Feed(settings, self._server, self._keys, times, self._orphans, self._enter)
+        self._feed = Feed(settings, self._server, self._keys, times, self._orphans, self._listen, self._enter)
 
     def stats(self) -> StreamStats:
         hub, publisher = self._feed.hub, self._publisher
@@ -177,7 +183,7 @@ class RedisStreamBridge(StreamBridge):
         except StreamError:
             pass  # what was refused is not there to be deleted
         self._publisher.forget(run_id)
-        await self._ask(CLEANUP.command(self._keys.of_run(run_id), (math.ceil(delay * 1000),)))
+        await self._ask(CLEANUP.command(self._keys.of_run(run_id), (math.ceil(delay * 1000), int(self._pushes))))
         if delay == 0:
             self._feed.vanish(run_id)
 
@@ -191,7 +197,21 @@ class RedisStreamBridge(StreamBridge):
             stack.push_async_callback(self._feed.close)
             await self._publisher.close(self._close_timeout_seconds)
 
-    async def _look(self, run_id: str) -> Page | None:
+    def _listen(self, hub: Hub, contact: Contact, changed: Callable[[str], None]) -> Live:
+        interval_seconds = self._feed.times.check_interval_seconds
+        if self._pushes:
+            return Pushes(hub, self._server, self._keys, contact, changed, interval_seconds=interval_seconds)
+        return BlockingReads(
+            hub,
+            self._server,
+            self._keys,
+            contact,
+            changed,
+            interval_seconds=interval_seconds,
+            max_connections=self._max_connections,
+        )
+
+    async def _look(self, run_id: str) -> Page | StockPage | None:
         reply = await self._ask(READ.command(self._keys.of_run(run_id), ("", "", 0, 0)))
         return parse_page(reply)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import StreamEvent
-from .cursor import StreamState
+from .cursor import Position, StreamState
 
 _COMPACT_AT = 256
 
@@ -52,6 +52,11 @@ class Ring:
     @property
     def last_event(self) -> int:
         return self.tail - 1 if self.ended else self.tail
+
+    @property
+    def position(self) -> Position:
+        """The id after which the stream goes on."""
+        return Position(self.epoch, self.tail) if self.tail >= 0 else Position(0, 0)
 
     def state(self) -> StreamState:
         return StreamState(self.epoch, self.floor, self.tail, self.ended)

@@ -1,0 +1,254 @@
+"""News of streams by blocking reads, for a server on which pub/sub is not allowed.
+
+Every shard is a task with a connection that blocks in one XREAD of all its streams, each from the end of its ring on.
+An XREAD gives what is behind the ids it is asked with, whenever it is asked: nothing is lost between two of them, nor
+by one that was cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from .._drivers.redis import Command, Connection, RedisServer, ResponseError
+from ..errors import StreamUnavailableError
+from .backoff import Backoff
+from .contact import Contact
+from .cursor import Position
+from .hub import Hub
+from .keys import StreamKeys
+from .live import Call
+from .messages import parse_entries
+from .reads import WAKE
+from .ring import Entry, Ring
+from .shards import Plan, Shard
+from .stock import parse_id
+
+_COUNT = 256
+_COLD_AFTER_SECONDS = 5.0
+_WAKE_TTL_MS = 120_000
+_OTHER_CONNECTIONS = 2  # one publishes, one reads pages
+_START = Position(0, 0)
+
+
+class BlockingReads:
+    """`changed` is called with a topic that has to be read. At most `max_connections` with those of others."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        server: RedisServer,
+        keys: StreamKeys,
+        contact: Contact,
+        changed: Callable[[str], None],
+        *,
+        interval_seconds: float,
+        max_connections: int | None,
+    ) -> None:
+        self._hub = hub
+        self._keys = keys
+        self._contact = contact
+        self._changed = changed
+        self._interval_seconds = interval_seconds
+        self._id = uuid.uuid4().hex
+        self._plan = Plan(None if max_connections is None else max(1, max_connections - _OTHER_CONNECTIONS))
+        self._readers: dict[Shard, Reader] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._opened: Callable[[], None] = lambda: None
+        self._active: set[str] = set()
+        self._heard: set[str] = set()
+        self._warm: set[str] = set()
+        self._versions: dict[str, int] = {}
+        self._seen: dict[str, Position] = {}
+        self.server = server
+        self.due = math.inf
+
+    @property
+    def acknowledged(self) -> AbstractSet[str]:
+        return self._hub.topics.keys()
+
+    @property
+    def block_seconds(self) -> float:
+        """How long a read may block: all of them together return about once a second when nothing happens."""
+        return max(self._interval_seconds, float(len(self._readers)))
+
+    def version(self, name: str) -> int:
+        return self._versions.get(name, 0)
+
+    def silent(self) -> set[str]:
+        silent = self._hub.topics.keys() - self._active
+        self._active.clear()
+        return silent
+
+    async def listen(self, opened: Callable[[], None]) -> None:
+        self._opened = opened
+        async with asyncio.TaskGroup() as self._group:
+            opened()
+            await asyncio.get_running_loop().create_future()
+
+    async def arrange(self, readable: AbstractSet[str], call: Call) -> None:
+        if self._group is None:
+            return
+        self._follow(self._hub.topics.keys() & readable)
+        self._sort()
+        self._plan.tidy()
+        await self._staff(self._group)
+        wakes = [command for reader in self._readers.values() for command in reader.wake()]
+        if wakes:
+            await call(*wakes)
+
+    async def close(self) -> None:
+        """The end of `listen` ended the readers, and every reader closes its connection."""
+
+    def after(self, name: str) -> Position:
+        """The id after which the stream of a topic is to be read on."""
+        topic = self._hub.topics.get(name)
+        held = topic.ring.position if topic is not None and topic.ring is not None else _START
+        return max(held, self._seen.get(name, _START))
+
+    def stream(self, name: str) -> str:
+        return self._keys.stream(name)
+
+    def take(self, shard: Shard, stream: bytes, raw: list[Any]) -> None:
+        """What a read gave of one stream."""
+        name = self._keys.run_of(stream.decode())
+        topic = self._hub.topics.get(name)
+        if topic is None:
+            return
+        self._versions[name] = self.version(name) + 1
+        self._active.add(name)
+        self._heard.add(name)
+        if not shard.is_hot:
+            self._opened()
+        ring = topic.ring
+        entries = parse_entries(raw)
+        if ring is not None and entries and _follows(entries, ring):
+            topic.extend(ring, entries, self._hub.settings)
+            topic.wake()
+        else:
+            self._seen[name] = parse_id(raw[-1][0])
+            self._changed(name)
+
+    def lost(self, shard: Shard, error: Exception) -> None:
+        """A read failed: whether the server is there is told by reading these streams."""
+        self._contact.slipped(error)
+        self.read_again(shard)
+
+    def read_again(self, shard: Shard) -> None:
+        for name in shard.names:
+            self._seen.pop(name, None)
+            self._changed(name)
+
+    def _follow(self, wanted: set[str]) -> None:
+        known = self._plan.names()
+        new, old = wanted - known, known - wanted
+        self._plan.drop(old)
+        for name in old:
+            self._versions.pop(name, None)
+            self._seen.pop(name, None)
+        self._plan.put(new, is_hot=True)
+        self._heard = (self._heard | new) & wanted
+        self._warm = (self._warm | new) & wanted
+
+    def _sort(self) -> None:
+        """What has news moves to the hot shards, and what had none for long enough to the cold ones."""
+        self._plan.put(self._heard, is_hot=True)
+        self._warm |= self._heard
+        now = asyncio.get_running_loop().time()
+        if now >= self.due:
+            silent = self._warm - self._heard
+            self._plan.put(silent, is_hot=False)
+            self._warm -= silent
+            self._heard.clear()
+            self.due = math.inf
+        if self._warm:
+            self.due = min(self.due, now + _COLD_AFTER_SECONDS)
+
+    async def _staff(self, group: asyncio.TaskGroup) -> None:
+        """One reader for every shard of the plan."""
+        for shard in self._readers.keys() - set(self._plan.shards):
+            await self._readers.pop(shard).close()
+        for shard in self._plan.shards:
+            if shard not in self._readers:
+                self._readers[shard] = Reader(shard, self._keys.wake(self._id, shard.number), self, group)
+
+
+class Reader:
+    """One connection that blocks in a read of the streams of its shard."""
+
+    def __init__(self, shard: Shard, wake_key: str, news: BlockingReads, group: asyncio.TaskGroup) -> None:
+        self._shard = shard
+        self._wake_key = wake_key
+        self._news = news
+        self._connection = Connection(news.server)
+        self._wakes = 0
+        self._asked: set[str] | None = None
+        self._is_lost = False
+        self._task = group.create_task(self._run(), name="stream-feed-xread")
+
+    def wake(self) -> list[Command]:
+        """What ends the read that is under way, if it does not ask for all that it should."""
+        if self._asked is None or self._shard.names <= self._asked:
+            return []
+        self._asked = None
+        self._wakes += 1
+        return [WAKE.command([self._wake_key], (self._wakes, _WAKE_TTL_MS))]
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    await self._read()
+                    backoff.reset()
+                except (StreamUnavailableError, ResponseError) as error:
+                    await self._on_failure(error)
+                    await backoff.wait()
+        finally:
+            await self._connection.close()
+
+    async def _read(self) -> None:
+        await self._connection.open()
+        if self._is_lost:
+            self._is_lost = False
+            self._news.read_again(self._shard)
+        reply = await self._blocked()
+        for stream, entries in reply.items() if isinstance(reply, dict) else reply or ():
+            if stream.decode() != self._wake_key:
+                self._news.take(self._shard, stream, entries)
+
+    async def _blocked(self) -> Any:
+        names = list(self._shard.names)
+        self._asked = set(names)
+        seconds = self._news.block_seconds
+        keys = [self._wake_key, *map(self._news.stream, names)]
+        after = [f"{self._wakes}-0", *(str(self._news.after(name)) for name in names)]
+        command = ("XREAD", "COUNT", _COUNT, "BLOCK", math.ceil(seconds * 1000), "STREAMS", *keys, *after)
+        try:
+            return await self._connection.ask(command, seconds + self._news.server.timeout_seconds)
+        finally:
+            self._asked = None
+
+    async def _on_failure(self, error: StreamUnavailableError | ResponseError) -> None:
+        """A refusal is of one of the streams, which reading them one by one finds."""
+        if isinstance(error, StreamUnavailableError):
+            await self._connection.close()
+        if not self._is_lost:
+            self._news.lost(self._shard, error)
+        self._is_lost = True
+
+
+def _follows(entries: list[Entry], ring: Ring) -> bool:
+    """Whether these are contiguous with what the ring holds."""
+    first, last = entries[0], entries[-1]
+    if first.epoch != ring.epoch or last.epoch != ring.epoch or first.seq > ring.tail + 1:
+        return False
+    return last.seq - first.seq + 1 == len(entries)
