@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
+import redis
 
+from deerflow_replica._drivers.embedded import EmbeddedValkey
 from deerflow_replica.errors import StreamUnavailableError
 from deerflow_replica.stream import RedisStreamBridge, StreamEvent
 from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
@@ -128,3 +131,49 @@ async def test_publishing_and_reading_while_it_closes_ends_every_call(make: Make
         last = (await read(other, "r"))[-2]
         assert isinstance(last, StreamEvent)
         assert last.data == bridge.stats().published - 1
+
+
+async def test_a_burst_takes_few_trips(make: Make) -> None:
+    with EmbeddedValkey() as server, redis.Redis.from_url(server.url) as client:
+        async with make(redis_url=server.url) as bridge:
+            await publish_all(bridge, "r", 1)
+            client.config_resetstat()
+            for number in range(1000):
+                await bridge.publish("r", "n", number)
+            await bridge.publish_end("r")
+            found: Any = client.info("commandstats")
+            assert found["cmdstat_evalsha"]["calls"] <= 1000 * 0.1
+
+
+async def test_readers_that_are_cancelled_cost_no_connection(make: Make, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        async with make() as bridge, reading(bridge, "stays") as stays:
+            await stays(beats=True)
+            received: Any = client.info("stats")
+            for number in range(50):
+                reader = asyncio.ensure_future(read(bridge, f"r{number % 7}"))
+                for _ in range(number % 5):
+                    await asyncio.sleep(0)
+                reader.cancel()
+                await asyncio.wait([reader])
+            await publish_all(bridge, "stays", 1)
+            assert (await stays()).data == 0
+            now: Any = client.info("stats")
+            assert now["total_connections_received"] == received["total_connections_received"]
+            assert bridge.stats().subscribers == 1
+
+
+@pytest.mark.parametrize("ack", ["pipelined", "server"])
+async def test_end_and_flush_wait_for_the_server_and_a_pipelined_publish_does_not(
+    make: Make, redis_url: str, ack: str
+) -> None:
+    async with cutting_proxy(redis_url) as proxy, make(redis_url=proxy.url, ack=ack) as bridge:
+        proxy.flows.clear()
+        calls = [
+            asyncio.ensure_future(call)
+            for call in (bridge.publish("r", "n", 0), bridge.flush("r"), bridge.flush(), bridge.publish_end("r"))
+        ]
+        done, _ = await asyncio.wait(calls, timeout=0.2)
+        assert done == ({calls[0]} if ack == "pipelined" else set())
+        proxy.flows.set()
+        await asyncio.gather(*calls)

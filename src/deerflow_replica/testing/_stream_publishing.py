@@ -58,6 +58,21 @@ class PublishingContract(StreamFixtures):
         for found in await asyncio.gather(*readers):
             assert numbers(found) == list(range(100))
 
+    async def test_readers_that_begin_while_it_is_published_get_everything(
+        self, open_bridge: Open, run_id: str
+    ) -> None:
+        bridge = await open_bridge(queue_maxsize=1000)
+        readers = []
+        for number in range(600):
+            await bridge.publish(run_id, "n", number)
+            if number % 20 == 0:
+                readers += [asyncio.ensure_future(read(bridge, run_id, cursor)) for cursor in (None, "0")]
+                await asyncio.sleep(0)
+        await bridge.publish_end(run_id)
+        for found in await asyncio.gather(*readers):
+            assert numbers(found) == list(range(600))
+            assert found[-1] is END_SENTINEL
+
     async def test_nothing_follows_end(self, bridge: StreamBridge, run_id: str) -> None:
         await publish_all(bridge, run_id, 1, end=True)
         with pytest.raises(StreamEndedError, match=run_id):
