@@ -154,6 +154,23 @@ def test_a_dump_takes_pydantic_s_options() -> None:
     assert config.model_dump_json(include={"log_level"}) == '{"log_level":"info"}'
 
 
+@pytest.mark.parametrize(
+    ("given", "shown", "as_json"),
+    [
+        ({2}, {2}, "[2]"),
+        ({(3, (4,))}, {(3, (4,))}, "[[3,[4]]]"),
+        ({frozenset({1})}, {frozenset({1})}, "[[1]]"),
+        ({(b"y", "redis://:pw@h")}, {(b"y", "redis://:***@h")}, '[["eQ==","redis://:***@h"]]'),
+    ],
+)
+def test_a_set_is_shown_whatever_is_in_it(given: object, shown: object, as_json: str) -> None:
+    config = AppConfig.from_mapping({"odd": given}, env={})
+    assert config.to_mapping()["odd"] == shown
+    assert f'"odd":{as_json}' in config.model_dump_json()
+    assert "pw" not in repr(config) + str(config.explain("odd")) + str(AppConfig().diff(config))
+    assert AppConfig.from_mapping(config.to_mapping(reveal=True), env={}) == config
+
+
 def test_the_first_of_equal_names_is_the_model() -> None:
     config = AppConfig.from_mapping({"models": [{"name": "m", "model": "1"}, {"name": "m", "model": "2"}]}, env={})
     model = config.get_model_config("m")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from .frozen import UnsetVariable, raw_items, raw_values
+from .frozen import UnsetVariable, freeze, raw_items, raw_values
 from .masking import MASK, is_secret_name, masked
 
 _LONGEST_NUMBER_BITS = 2000
@@ -41,7 +41,7 @@ class _Display:
         if isinstance(value, tuple | list):
             return [self.show(item, (*path, i), secret=secret) for i, item in enumerate(raw_values(value))]
         if isinstance(value, AbstractSet):
-            return {self.show(item, (*path, item), secret=secret) for item in value}
+            return {_member(self.show(item, (*path, item), secret=secret)) for item in value}
         if isinstance(value, Mapping):
             return self._mapping(value, path, secret=secret)
         if hasattr(value, "__config_values__"):
@@ -52,6 +52,13 @@ class _Display:
         return {
             key: self.show(item, (*path, key), secret=secret or is_secret_name(key)) for key, item in raw_items(mapping)
         }
+
+
+def _member(shown: Any) -> Any:
+    """What is shown of a member of a set, as something that a set can hold."""
+    if isinstance(shown, list):
+        return tuple(map(_member, shown))
+    return frozenset(shown) if isinstance(shown, set) else freeze(shown)
 
 
 def _scalar(value: Any, *, secret: bool) -> Any:

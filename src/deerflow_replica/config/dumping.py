@@ -42,9 +42,9 @@ def _without_none(value: Any) -> Any:
 
 def jsonable(value: Any) -> Any:
     """JSON has texts for keys, lists for sets, and base64 for bytes."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {_key(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | set):
+    if isinstance(value, list | tuple | AbstractSet):
         return [jsonable(item) for item in value]
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
