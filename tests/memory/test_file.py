@@ -24,38 +24,10 @@ from deerflow_replica.memory.documents import Stored, Unread
 from deerflow_replica.memory.names import place_name
 from waiting import eventually_sync
 
-SAVER = """
-import sys
-from deerflow_replica.memory import FileMemoryStorage
-
-storage = FileMemoryStorage(sys.argv[1])
-sys.stdin.readline()
-for number in range(50):
-    document = storage.load("coder", user_id="ann")
-    document["facts"].append({"id": f"{sys.argv[2]}-{number}", "content": f"{sys.argv[2]} learned {number}"})
-    assert storage.save(document, "coder", user_id="ann")
-"""
-
 
 @pytest.fixture
 def storage(tmp_path: Path) -> FileMemoryStorage:
     return FileMemoryStorage(tmp_path / "memory", lock_timeout_seconds=0.2)
-
-
-def test_two_processes_lose_nothing(tmp_path: Path) -> None:
-    savers = [
-        subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path), name], stdin=subprocess.PIPE) for name in "ab"
-    ]
-    for saver in savers:
-        assert saver.stdin is not None
-        saver.stdin.write(b"go\n")
-        saver.stdin.flush()
-    for saver in savers:
-        saver.communicate(timeout=60)
-        assert saver.returncode == 0
-    document = FileMemoryStorage(tmp_path).load("coder", user_id="ann")
-    assert {fact["id"] for fact in document["facts"]} == {f"{name}-{number}" for name in "ab" for number in range(50)}
-    assert document["revision"] == 100
 
 
 RESTLESS = """
