@@ -38,7 +38,7 @@ func serve(address, directory string) error {
 		Listener:  ferretdb.ListenerConfig{Unix: socket},
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 		Handler:   "sqlite",
-		SQLiteURL: "file:" + directory + "/",
+		SQLiteURL: "file:" + directory + "/?_pragma=synchronous(off)",
 	})
 	if err != nil {
 		return err

@@ -57,61 +57,18 @@ def mongo_errors(name: str = "MongoDB") -> Iterator[None]:
         raise StoreUnavailableError(f"{name} is not available: {_reason(error)}") from error
 
 
-class MongoDatabase(SharedDatabase):
-    """A client on a private loop, usable from any loop and thread; or a borrowed client, on its owner's loop.
+class MongoServer:
+    """How a server is reached, and how its errors are told. Has no connections itself."""
 
-    `execute` runs a piece of work with the client. Parts that share a URL share one of these. A borrowed client is
-    never closed.
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        client: Client | None = None,
-        max_size: int = 5,
-        timeout_seconds: float = 10.0,
-    ) -> None:
-        if (url is None) == (client is None):
-            raise ValueError("pass either url or client")
-        super().__init__()
+    def __init__(self, url: str | None, *, max_size: int = 5, timeout_seconds: float = 10.0) -> None:
+        """`url` is None for a client that the caller brings."""
         self._url = url
-        self._client = client
-        self._owns_client = client is None
         self._max_size = max_size
         self._timeout_seconds = timeout_seconds
         self.name = "MongoDB" if url is None else f"MongoDB at {masked(url)}"
-        self.runner: Runner = LoopThread("deerflow-replica-mongodb") if self._owns_client else BorrowedLoop()
 
-    async def touch(self) -> None:
-        """Find out whether the server answers; leaves nothing open."""
-        await self.open()
-        await self.close()
-
-    async def execute(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
-        """Run `work` with the client, for at most `timeout_seconds`.
-
-        With `retry` (for work that may run twice), work that lost its connection runs once more on a fresh one, so a
-        restart of the server between two calls is not seen.
-        """
-        self._opened()  # asked here, too: what is closed starts no thread to say so
-        return await self.runner.acall(self._execute(work, retry=retry))
-
-    def execute_sync(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
-        """The same for a caller without a loop, or on the thread of another one."""
-        self._opened()
-        return self.runner.call(self._execute(work, retry=retry))
-
-    async def _connect(self) -> None:
-        if self._client is None:
-            self._client = await self._connected_client()
-
-    async def _disconnect(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
-
-    async def _connected_client(self) -> Client:
+    async def connect(self) -> Client:
+        """A client on the running loop, once the server has answered. Raises `StoreUnavailableError`."""
         client = self._new_client()
         try:
             with mongo_errors(self.name):
@@ -121,6 +78,21 @@ class MongoDatabase(SharedDatabase):
             await client.close()
             raise
         return client
+
+    async def run(self, client: Client, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
+        """Run `work` on the client's loop, for at most `timeout_seconds`.
+
+        With `retry` (for work that may run twice), work that lost its connection runs once more on a fresh one, so a
+        restart of the server between two calls is not seen.
+        """
+        with mongo_errors(self.name):
+            async with asyncio.timeout(self._timeout_seconds):
+                try:
+                    return await work(client)
+                except ConnectionFailure:
+                    if not retry:
+                        raise
+                return await work(client)
 
     def _new_client(self) -> Client:
         """The driver gives up before our own timeout does, as it can say why; it looks every half second."""
@@ -136,25 +108,60 @@ class MongoDatabase(SharedDatabase):
             )
         raise ConfigError(ConfigProblem("url", f"{masked(self._url or '')!r} is not a MongoDB URL"))
 
+
+class MongoDatabase(SharedDatabase):
+    """A client on a private loop, usable from any loop and thread; or a borrowed client, on its owner's loop.
+
+    `execute` runs a piece of work with the client, as `MongoServer.run` does. Parts that share a URL share one of
+    these. A borrowed client is never closed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: Client | None = None,
+        max_size: int = 5,
+        timeout_seconds: float = 10.0,
+    ) -> None:
+        if (url is None) == (client is None):
+            raise ValueError("pass either url or client")
+        super().__init__()
+        self._server = MongoServer(url, max_size=max_size, timeout_seconds=timeout_seconds)
+        self._client = client
+        self._owns_client = client is None
+        self.runner: Runner = LoopThread("deerflow-replica-mongodb") if self._owns_client else BorrowedLoop()
+
+    async def touch(self) -> None:
+        """Find out whether the server answers; leaves nothing open."""
+        await self.open()
+        await self.close()
+
+    async def execute(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
+        client = self._opened()  # asked here, too: what is closed starts no thread to say so
+        return await self.runner.acall(self._server.run(client, work, retry=retry))
+
+    def execute_sync(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
+        """The same for a caller without a loop, or on the thread of another one."""
+        return self.runner.call(self._server.run(self._opened(), work, retry=retry))
+
+    async def _connect(self) -> None:
+        if self._client is None:
+            self._client = await self._server.connect()
+
+    async def _disconnect(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
     def _opened(self) -> Client:
         if self._client is None:
-            raise StoreUnavailableError(f"{self.name} is not open here: it was closed, or never opened")
+            raise StoreUnavailableError(f"{self._server.name} is not open here: it was closed, or never opened")
         return self._client
 
     def _give_back(self) -> None:
         if self._owns_client:
             super()._give_back()
-
-    async def _execute(self, work: Callable[[Client], Awaitable[T]], *, retry: bool) -> T:
-        client = self._opened()
-        with mongo_errors(self.name):
-            async with asyncio.timeout(self._timeout_seconds):
-                try:
-                    return await work(client)
-                except ConnectionFailure:
-                    if not retry:
-                        raise
-                return await work(client)
 
 
 def collection_of(client: Client, database: str, name: str) -> Collection:

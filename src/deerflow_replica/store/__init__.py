@@ -11,11 +11,13 @@ from .opening import open_store
 from .values import ImportReport, VersionedItem
 
 if TYPE_CHECKING:
+    from .mongodb import MongoStore
     from .postgres import PostgresStore
     from .sqlite import SqliteStore
 
 __all__ = [
     "ImportReport",
+    "MongoStore",
     "PostgresStore",
     "SharedStore",
     "SqliteStore",
@@ -29,6 +31,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Backends with a driver are imported when they are asked for."""
+    if name == "MongoStore":
+        from .mongodb import MongoStore
+
+        return MongoStore
     if name == "PostgresStore":
         from .postgres import PostgresStore
 

@@ -44,9 +44,8 @@ def _built(config: AppConfig, target: Target, options: dict[str, Any], databases
     if target.kind == "postgres":
         from .postgres import PostgresStore
 
-        schema = {"schema": target.schema} if target.schema else {}
-        size = max(2, config.database.pool_size)
-        return PostgresStore(target.url, **schema, pool_max_size=size, **options)
+        options |= {"schema": target.schema} if target.schema else {}
+        return PostgresStore(target.url, pool_max_size=config.database.pool_size, **options)
     for option in _UNKNOWN_TO[target.kind] & options.keys():
         raise problem_at(config, f"store.{option}", f"a store of type {target.kind} has none")
     if target.kind == "sqlite":
@@ -54,7 +53,10 @@ def _built(config: AppConfig, target: Target, options: dict[str, Any], databases
 
         shared_file = databases.sqlite(target.url) if databases and target.url else None
         return SqliteStore(target.url, **options, _database=shared_file)
-    raise problem_at(config, "store.type", f"{target.kind} is not available yet")
+    from .mongodb import MongoStore
+
+    timeout_seconds = config.replica.connect_timeout_seconds
+    return MongoStore(target.url, database=config.store.mongo_database, timeout_seconds=timeout_seconds, **options)
 
 
 def _in_memory(options: Mapping[str, Any]) -> BaseStore:

@@ -20,7 +20,7 @@ def unpacked(vector: bytes) -> Sequence[float]:
 
 
 def _inner_product(one: Sequence[float], other: Sequence[float]) -> float:
-    return sum(map(mul, one, other))
+    return float(sum(map(mul, one, other)))
 
 
 def _cosine(one: Sequence[float], other: Sequence[float]) -> float:

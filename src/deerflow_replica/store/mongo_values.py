@@ -1,0 +1,103 @@
+"""Values as MongoDB's documents, and what a filter demands of them in MongoDB's own terms.
+
+Names that mean something to MongoDB are escaped, so that a stored value looks like the value it is. What BSON cannot
+hold as it is (large values may grow beyond its limit, it is 100 levels deep at most) is one JSON text instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from .filters import AllOf, AnyOf, Compare, Condition, Equal, Exists
+from .prefilter import demanded
+
+_LARGEST_AS_DOCUMENT = 2 * 2**20  # bytes of JSON; as BSON up to seven times as much: [0,0,0]
+_MAX_DEPTH = 90
+_MAX_INT = 2**63 - 1
+_EXACT_BELOW = 2**53
+_BIG_INT = "%int"  # no escaped name: "%" is always followed by two digits, or stands alone
+_SPECIAL = re.compile(r"[$.%]")
+_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+
+
+class _TooDeepError(Exception):
+    pass
+
+
+def to_stored(document: bytes) -> Any:
+    """What is stored of a value given as JSON."""
+    if len(document) > _LARGEST_AS_DOCUMENT:
+        return document.decode()
+    try:
+        return _escaped(orjson.loads(document), 0)
+    except _TooDeepError:
+        return document.decode()
+
+
+def from_stored(stored: Any) -> bytes | str:
+    """The value as JSON."""
+    return stored if isinstance(stored, str) else orjson.dumps(_plain(stored))
+
+
+def prefilter(condition: AllOf) -> dict[str, Any]:
+    """Finds everything that the condition holds for, and perhaps more; empty when it would find all."""
+    demands = [one for name, inner in demanded(condition) for one in _demand(f"value.{_escaped_name(name)}", inner)]
+    return {"$or": [{"value": {"$type": "string"}}, {"$and": demands}]} if demands else {}
+
+
+def _escaped(value: Any, depth: int) -> Any:
+    if isinstance(value, dict):
+        _check_depth(depth)
+        return {_escaped_name(name): _escaped(one, depth + 1) for name, one in value.items()}
+    if isinstance(value, list):
+        _check_depth(depth)
+        return [_escaped(one, depth + 1) for one in value]
+    if isinstance(value, int) and value > _MAX_INT:
+        return {_BIG_INT: str(value)}
+    return value
+
+
+def _plain(stored: Any) -> Any:
+    if isinstance(stored, dict):
+        if _BIG_INT in stored:
+            return int(stored[_BIG_INT])
+        return {_plain_name(name): _plain(one) for name, one in stored.items()}
+    return [_plain(one) for one in stored] if isinstance(stored, list) else stored
+
+
+def _escaped_name(name: str) -> str:
+    return _SPECIAL.sub(lambda found: f"%{ord(found[0]):02X}", name) or "%"
+
+
+def _plain_name(name: str) -> str:
+    return "" if name == "%" else _ESCAPE.sub(lambda found: chr(int(found[1], 16)), name)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise _TooDeepError
+
+
+def _demand(path: str, condition: Condition) -> Iterator[dict[str, Any]]:
+    match condition:
+        case Equal(operand) if _is_simple(operand):
+            yield {path: operand}
+        case AnyOf(conditions):
+            operands = [one.operand for one in conditions if isinstance(one, Equal) and _is_simple(one.operand)]
+            if operands and len(operands) == len(conditions):
+                yield {path: {"$in": operands}}
+        case Compare(operator, operand) if _is_simple(operand):
+            yield {"$or": [{path: {operator: operand}}, {path: {"$type": "object"}}]}  # an integer beyond 63 bits
+        case Exists():
+            yield {path: {"$exists": True}}
+
+
+def _is_simple(operand: Any) -> bool:
+    """Whether MongoDB compares it as we do: its numbers are integers of 64 bits and doubles."""
+    if isinstance(operand, (int, float)):
+        return -_EXACT_BELOW < operand < _EXACT_BELOW
+    return operand is None or isinstance(operand, str)
