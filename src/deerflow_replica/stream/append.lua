@@ -20,6 +20,14 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- Whether a stock bridge ended the stream, which keeps no record of it.
+local function has_stock_end(stream)
+  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  local named = {}
+  for at = 1, newest and #newest[2] or 0, 2 do named[newest[2][at]] = newest[2][at + 1] end
+  return named.kind == 'end' and not named.w
+end
+
 local function load(stream, meta, known_epoch, known_last)
   local length = redis.pcall('XLEN', stream)
   if type(length) == 'table' then return nil, length.err end
@@ -40,9 +48,10 @@ local function load(stream, meta, known_epoch, known_last)
   end
   -- Nothing there, or only what an eviction or a lost write left behind: a new stream.
   redis.call('DEL', meta)
+  local ended = length > 0 and has_stock_end(stream)
   return {
     epoch = whole(tonumber(clock[1]) * 1000000 + tonumber(clock[2])), tail = -1, floor = 0, low = 0, bytes = 0,
-    ended = false, mark = -1, mark_at = now, expires_at = 0, cleaned = false, owner = false, last = 0
+    ended = ended, mark = -1, mark_at = now, expires_at = 0, cleaned = false, owner = false, last = 0
   }
 end
 
@@ -54,7 +63,8 @@ local function fitting(stream, state, newest)
     if #chunk == 0 then return seq end
     for _, entry in ipairs(chunk) do
       local fields = entry[2]
-      if seq >= newest or state.bytes - tonumber(fields[10]) + #fields[6] <= maxbytes then return seq end
+      -- A stock bridge's entry does not say how many bytes there were with it.
+      if seq >= newest or fields[10] and state.bytes - tonumber(fields[10]) + #fields[6] <= maxbytes then return seq end
       seq = seq + 1
     end
   end
@@ -127,6 +137,29 @@ local function is_refused(state, kind, event)
   return kind == 'orphan' and (state.owner ~= event or redis.call('EXISTS', KEYS[#KEYS]) == 1)
 end
 
+local function add(stream, state, kind, event, data)
+  local id = state.epoch .. '-' .. whole(state.tail + 1)
+  if kind == 'event' then
+    return redis.pcall('XADD', stream, id, 'kind', 'event', 'event', event, 'data', data,
+      'w', writer, 'b', whole(state.bytes + #data))
+  end
+  return redis.pcall('XADD', stream, id, 'kind', 'end', 'event', '', 'data', 'null',
+    'w', writer, 'b', whole(state.bytes), 'reason', data)
+end
+
+-- Whether somebody who keeps no such numbers, a stock bridge, went on with the stream. Its ids are contiguous then.
+local function catch_up(stream, state)
+  local newest = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  local epoch, seq = string.match(newest and newest[1] or '', '^(%d+)-(%d+)$')
+  if epoch ~= state.epoch or tonumber(seq) <= state.tail then return false end
+  state.tail = tonumber(seq)
+  local fields = newest[2]
+  for at = 1, #fields, 2 do
+    if fields[at] == 'kind' and fields[at + 1] == 'end' then state.ended, state.reason = true, 'done' end
+  end
+  return true
+end
+
 local function append(stream, meta, at, count, known_epoch, known_last)
   local state, problem = load(stream, meta, known_epoch, known_last)
   if not state then return {2, 0, problem, '', 0} end
@@ -140,26 +173,27 @@ local function append(stream, meta, at, count, known_epoch, known_last)
         status, problem = 1, redis.call('HGET', meta, 'reason')
         break
       end
-      local id = state.epoch .. '-' .. whole(state.tail + 1)
-      local added, mark
-      if kind == 'event' then
-        added = redis.pcall('XADD', stream, id, 'kind', 'event', 'event', event, 'data', data,
-          'w', writer, 'b', whole(state.bytes + #data))
-        mark = 'v,'
-        state.bytes = state.bytes + #data
-      else
-        event = ''
-        added = redis.pcall('XADD', stream, id, 'kind', 'end', 'event', '', 'data', 'null',
-          'w', writer, 'b', whole(state.bytes), 'reason', data)
-        mark = 'e,'
+      local added = add(stream, state, kind, event, data)
+      if type(added) == 'table' and catch_up(stream, state) then
+        if state.ended then
+          status, problem = 1, state.reason
+          break
+        end
+        first = state.tail + 1
+        added = add(stream, state, kind, event, data)
       end
       if type(added) == 'table' then
-        if kind == 'event' then state.bytes = state.bytes - #data end
         status, problem = 2, added.err
         break
       end
       state.tail = state.tail + 1
-      if kind ~= 'event' then state.ended, state.reason = true, data end
+      local mark = 'v,'
+      if kind == 'event' then
+        state.bytes = state.bytes + #data
+      else
+        event, mark = '', 'e,'
+        state.ended, state.reason = true, data
+      end
       if kind ~= 'orphan' then state.last = number end
       size = size + #event + #data
       lengths[#lengths + 1] = mark .. #event .. ',' .. #data

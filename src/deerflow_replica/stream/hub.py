@@ -112,10 +112,13 @@ class Subscriber:
             self._pages = [entry for entry in reversed(entries) if entry.seq >= self.next_seq]
         self.wake()
 
-    def hand(self, entries: Sequence[Entry]) -> None:
-        """The entries that follow what was delivered, whatever their numbers."""
+    def hand(self, entries: Sequence[Entry]) -> bool:
+        """The entries that follow what it had, whatever their numbers. False: it has some, and will ask again."""
+        if self._pages:
+            return False
         self._pages = list(reversed(entries))
         self.wake()
+        return True
 
     def conclude(self, outcome: StreamGap | StreamError) -> None:
         """Nothing but `outcome` follows."""

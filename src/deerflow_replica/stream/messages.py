@@ -74,13 +74,11 @@ def parse_entries(raw: Sequence[Any]) -> list[Entry]:
 def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
     epoch, _, seq = entry_id.partition(b"-")
     named = dict(zip(fields[::2], fields[1::2], strict=True))
-    event, data = named[b"event"], named[b"data"]
-    is_end = named.get(b"kind") == b"end" or event == STOCK_END
-    if is_end:
-        data = named.get(b"reason", b"done")
-    elif b"w" not in named:
-        data = mended(data)
-    return _made(int(epoch), int(seq), event, data, is_end=is_end)
+    event = named.get(b"event", b"")
+    if named.get(b"kind") == b"end" or event == STOCK_END:
+        return _made(int(epoch), int(seq), b"", named.get(b"reason", b"done"), is_end=True)
+    data = named[b"data"] if b"w" in named else mended(named[b"data"])
+    return _made(int(epoch), int(seq), event, data, is_end=False)
 
 
 def _made(epoch: int, seq: int, name: bytes, data: bytes, *, is_end: bool) -> Entry:

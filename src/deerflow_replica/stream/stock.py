@@ -72,10 +72,12 @@ class StockRing(Ring):
     def get(self, seq: int) -> Entry | None:
         return None
 
-    def advance(self, latest: Position) -> None:
-        if latest != self.latest:
-            self.latest = latest
-            self.tail += 1
+    def advance(self, latest: Position) -> bool:
+        if latest == self.latest:
+            return False
+        self.latest = latest
+        self.tail += 1
+        return True
 
     def put(self, reader: Subscriber, place: Position | StreamGap) -> None:
         reader.read(self, 0)
@@ -86,18 +88,20 @@ class StockRing(Ring):
 
     def refill(self, readers: list[Subscriber], page: StockPage) -> None:
         """Give readers that are at the same place what follows it, or the gap."""
-        self.advance(page.last)
+        if self.advance(page.last):
+            readers[0].topic.wake()  # others were at the end, and are no more
         for entry in page.entries:
             entry.seq = self.tail if entry.id == self.latest else self.tail - 1
         for reader in readers:
             if START < self.places[reader] < page.first:
                 reader.conclude(page.gap(reader.last_id))
                 continue
+            if not reader.hand(page.entries):
+                continue
             if page.entries:
                 self.places[reader] = page.entries[-1].id
             else:
                 reader.next_seq = self.tail + 1
-            reader.hand(page.entries)
 
 
 def place_in_stock(cursor: Cursor, page: StockPage, *, invalid_cursor: InvalidCursor) -> Position | StreamGap:
