@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_COLLIDED = {"40001", "40P01"}  # serialization_failure, deadlock_detected: rolled back, and worth another try
+COLLIDED = frozenset({"40001", "40P01"})
+"""serialization_failure, deadlock_detected: rolled back, and worth another try."""
 _RESTARTING = {"57P01", "57P02", "57P03"}  # admin_shutdown, crash_shutdown, cannot_connect_now
 
 
@@ -171,7 +172,7 @@ async def executed(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, re
                 try:
                     return await _revived(pool, work)
                 except psycopg.OperationalError as error:
-                    if error.sqlstate not in _COLLIDED:
+                    if error.sqlstate not in COLLIDED:
                         raise
                 await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311  # jitter, not a secret
 
@@ -200,7 +201,7 @@ async def _revived(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
     try:
         return await _on_connection(pool, work)
     except psycopg.OperationalError as error:
-        if not _is_lost(error):
+        if not is_lost(error):
             raise
         await pool.check()
         return await _on_connection(pool, work)
@@ -220,7 +221,8 @@ async def _read_numbers_as_json(connection: Connection) -> None:
     set_json_loads(orjson.loads, connection)
 
 
-def _is_lost(error: psycopg.OperationalError) -> bool:
+def is_lost(error: psycopg.OperationalError) -> bool:
+    """Whether the connection is gone, and with it what the server made of the statement."""
     return error.sqlstate is None or error.sqlstate in _RESTARTING or error.sqlstate.startswith("08")
 
 

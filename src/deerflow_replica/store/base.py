@@ -71,7 +71,9 @@ class SharedStore(BaseStore):
         is_borrowed: bool = False,
     ) -> None:
         """`name` is for threads and logs; `is_borrowed`: the backend lives on one loop, which is the caller's."""
-        self.ttl_config = TTLConfig(**ttl) if ttl else TTLConfig()
+        self.ttl_config = (  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+            TTLConfig(**ttl) if ttl else TTLConfig()
+        )
         inputs.micros(self.ttl_config.get("default_ttl"))
         self._embedder = Embedder(index) if index else None
         self._text_index = TextIndex(text_index) if text_index else None

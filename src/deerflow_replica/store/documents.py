@@ -74,9 +74,13 @@ def _text(text: str) -> str:
 
 
 def _number(number: float) -> float | orjson.Fragment:
-    """With every digit where the short form, `1e+16`, is read back as an integer, or as a neighbour, by some."""
     if -_EXACT_BELOW < number < _EXACT_BELOW:
         return number
     if not math.isfinite(number):
         raise ValueError("a value holds finite numbers only")
-    return orjson.Fragment(f"{number:.1f}")
+    return orjson.Fragment(number_text(number))
+
+
+def number_text(number: float) -> str:
+    """With every digit where the short form, `1e+16`, is read back as an integer, or as a neighbour, by some."""
+    return repr(number) if -_EXACT_BELOW < number < _EXACT_BELOW else f"{number:.1f}"

@@ -1,0 +1,353 @@
+"""`PostgresStore` as one event loop reaches it: a pool on that loop, and few fixed statements in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._drivers.postgres import COLLIDED, connected_pool, executed, is_lost
+from .._extras import extra
+from ..errors import StoreUnavailableError
+from .backend import Backend
+from .setup_postgres import about, check, not_set_up, set_up
+from .sql_postgres import Dialect, Statement, Statements, vector_text
+from .values import (
+    Conflict,
+    Count,
+    Get,
+    ListNamespaces,
+    OnConflict,
+    Place,
+    Read,
+    Restored,
+    Row,
+    Search,
+    Write,
+    Written,
+)
+
+with extra("postgres"):
+    import psycopg
+
+if TYPE_CHECKING:
+    from .._drivers.postgres import Connection, Pool
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+
+_MOST_SLOTS = 4
+
+
+class PostgresBackend(Backend):
+    """Opens a pool from `dsn`, or borrows `pool`, which then stays open."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        dsn: str | None,
+        pool: Pool | None,
+        min_size: int,
+        max_size: int,
+        prepare_threshold: int | None,
+        timeout_seconds: float,
+    ) -> None:
+        self._dialect = dialect
+        self._dsn = dsn
+        self._pool = pool
+        self._owns_pool = pool is None
+        self._min_size = min_size
+        self._max_size = max_size
+        self._prepare_threshold = prepare_threshold
+        self._timeout_seconds = timeout_seconds
+        self._statements: Statements | None = None
+        self.slots = max(1, min(_MOST_SLOTS, max_size))
+
+    async def open(self) -> None:
+        if self._pool is None:
+            self._pool = await connected_pool(
+                self._dsn or "",
+                min_size=self._min_size,
+                max_size=self._max_size,
+                timeout_seconds=self._timeout_seconds,
+                prepare_threshold=self._prepare_threshold,
+            )
+
+    async def close(self) -> None:
+        if self._pool is not None and self._owns_pool:
+            pool, self._pool = self._pool, None
+            await pool.close()
+
+    async def set_up(self, *, create_schema: bool) -> None:
+        await self._execute(lambda connection: set_up(connection, self._dialect, create_schema=create_schema))
+
+    async def run(self, reads: Sequence[Read], writes: Sequence[Write], *, live: bool) -> list[Any]:
+        statements = await self._known()
+        gets = [place for place, read in enumerate(reads) if isinstance(read, Get)]
+        scans = [place for place, read in enumerate(reads) if not isinstance(read, Get)]
+        asked = _gets(statements, [reads[place] for place in gets], live)  # type: ignore[misc]  # they are Gets
+        asked += [_scan(statements, reads[place], live) for place in scans]
+        asked += self._writes(statements, writes, live)
+        found = await self._execute(lambda connection: _fetched(connection, asked))
+        answers: list[Any] = [None] * len(reads)
+        if len(gets) == 1:
+            answers[gets[0]] = next(map(_row, found[0]), None)
+        elif gets:
+            for place, *values in found[0]:
+                answers[gets[place - 1]] = _row(values)
+        for place, rows in zip(scans, found[bool(gets) :], strict=False):
+            answers[place] = _scanned(reads[place], rows)
+        return answers
+
+    async def write_if(self, write: Write, *, live: bool) -> Written | Conflict:
+        await self._known()
+        while True:
+            outcome = await self._write_known(write, live)
+            # Created and deleted by others between two statements: it can be created after all.
+            if isinstance(outcome, Written) or outcome.current != write.if_version:
+                return outcome
+
+    async def touch(self, places: Sequence[Place]) -> None:
+        statements = await self._known()
+        await self._fetch(statements.fixed("touch", **_at(places)))
+
+    async def delete_namespace(self, prefix: str, *, live: bool) -> int:
+        statements = await self._known()
+        [(count,)] = await self._fetch(statements.fixed("delete_namespace", prefix=prefix, live=live))
+        return int(count)
+
+    async def sweep(self, limit: int) -> int | None:
+        statements = await self._known()
+        lock = f"deerflow_replica:{self._dialect.schema}:store:sweep"
+        [(is_ours, count)] = await self._fetch(statements.fixed("sweep", lock=lock, limit=str(limit)))
+        return int(count) if is_ours else None
+
+    async def restore(self, items: Sequence[Restored], *, on_conflict: OnConflict) -> int:
+        statements = await self._known()
+        writes = {item.write.place: item.write for item in items}
+
+        async def work(connection: Connection) -> int:
+            async with connection.transaction():
+                [stored] = await _fetched(connection, [_restore(statements, items, on_conflict)])
+                written = [writes[Place(*row)] for row in stored]
+                await _fetched(connection, self._derived(statements, written))
+                return len(written)
+
+        return await self._execute(work)
+
+    def _writes(self, statements: Statements, writes: Sequence[Write], live: bool) -> list[Statement]:
+        puts = [write for write in writes if write.document is not None]
+        deletes = [write.place for write in writes if write.document is None]
+        asked = []
+        if (
+            deletes and len(writes) > 1
+        ):  # before any is written, all are locked, in the one order that all replicas have
+            asked.append(statements.fixed("lock", **_at([write.place for write in writes])))
+        if len(deletes) == 1:
+            asked.append(statements.fixed("delete_one", **deletes[0]._asdict()))
+        elif deletes:
+            asked.append(statements.fixed("delete", **_at(deletes)))
+        if len(puts) == 1:
+            asked.append(statements.fixed("put_one", **_one(puts[0]), live=live))
+        elif puts:
+            asked.append(statements.fixed("put", **_many(puts), live=live))
+        return asked + self._derived(statements, puts)
+
+    def _derived(self, statements: Statements, puts: Sequence[Write]) -> list[Statement]:
+        """Vectors and texts: all that the items had go, whatever they have now comes."""
+        asked: list[Statement] = []
+        places = _at([write.place for write in puts])
+        if puts and self._dialect.embedder is not None:
+            asked.append(statements.fixed("forget_vectors", **places))
+            vectors = [(*write.place, path, vector_text(vector)) for write in puts for path, vector in write.vectors]
+            if vectors:
+                named = zip(
+                    ("namespaces", "keys", "paths", "embeddings"), map(list, zip(*vectors, strict=True)), strict=True
+                )
+                asked.append(statements.fixed("add_vectors", **dict(named)))
+        if puts and self._dialect.text_index is not None:
+            asked.append(statements.fixed("forget_texts", **places))
+            texted = [write for write in puts if write.text is not None]
+            if texted:
+                texts = [write.text for write in texted]
+                at = _at([write.place for write in texted])
+                language = self._dialect.text_index.language
+                asked.append(statements.fixed("add_texts", **at, texts=texts, language=language))
+        return asked
+
+    async def _write_known(self, write: Write, live: bool) -> Written | Conflict:
+        """Repeated only where it is certain that the first attempt did nothing."""
+        while True:
+            try:
+                return await self._attempt(write, live)
+            except StoreUnavailableError as error:
+                cause = error.__cause__
+                if not isinstance(cause, psycopg.OperationalError):
+                    raise
+                if cause.sqlstate in COLLIDED:
+                    continue
+                if not is_lost(cause) or await self._current(write, live) != write.if_version:
+                    raise
+                outcome = await self._attempt(write, live)
+                if isinstance(outcome, Conflict):  # the first attempt may have arrived meanwhile
+                    raise
+                return outcome
+
+    async def _attempt(self, write: Write, live: bool) -> Written | Conflict:
+        statements = self._statements_known()
+        attempt, current = _conditional(statements, write, live), _current(statements, write, live)
+
+        async def work(connection: Connection) -> Written | Conflict:
+            derived = self._derived(statements, [write] if write.document is not None else [])
+            if not derived:
+                return _outcome(write, await _fetched(connection, [attempt, current]))
+            async with connection.transaction():
+                outcome = _outcome(write, await _fetched(connection, [attempt, current]))
+                if isinstance(outcome, Written):
+                    await _fetched(connection, derived)
+                return outcome
+
+        return await self._execute(work, retry=False)
+
+    async def _current(self, write: Write, live: bool) -> int:
+        rows = await self._fetch(_current(self._statements_known(), write, live))
+        return int(rows[0][0]) if rows else 0
+
+    async def _known(self) -> Statements:
+        """The statements, once the tables are known to be there."""
+        if self._statements is None:
+            noted = await self._execute(lambda connection: about(connection, self._dialect))
+            check(noted, self._dialect)
+            self._statements = Statements(self._dialect, noted.get("extension") or "public")
+        return self._statements
+
+    def _statements_known(self) -> Statements:
+        assert self._statements is not None  # noqa: S101  # every hook begins with _known()
+        return self._statements
+
+    async def _fetch(self, statement: Statement) -> Rows:
+        [rows] = await self._execute(lambda connection: _fetched(connection, [statement]))
+        return rows
+
+    async def _execute(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool = True) -> T:
+        if self._pool is None:
+            raise StoreUnavailableError("the store is closed")
+
+        async def guarded(connection: Connection) -> T:
+            with self._refusals():
+                return await work(connection)
+
+        return await executed(self._pool, guarded, retry=retry, timeout_seconds=self._timeout_seconds)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What the server says about the data, or about missing tables."""
+        try:
+            yield
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
+            raise ValueError(f"PostgreSQL refuses it: {str(error).splitlines()[0]}") from error
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise not_set_up(self._dialect.schema) from error
+
+
+async def _fetched(connection: Connection, statements: Sequence[Statement]) -> list[Rows]:
+    """The rows of each, in one round trip; several are one transaction."""
+    if not statements:
+        return []
+    if len(statements) == 1:
+        [(text, parameters, prepare)] = statements
+        cursor = await connection.execute(text, parameters, prepare=prepare)
+        return [await cursor.fetchall() if cursor.description else []]
+    cursors = []
+    async with connection.pipeline() as pipeline:
+        for text, parameters, prepare in statements:
+            cursor = connection.cursor()
+            await cursor.execute(text, parameters, prepare=prepare)
+            cursors.append(cursor)
+        await pipeline.sync()  # to fetch before it would be a round trip for each
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+def _gets(statements: Statements, gets: Sequence[Get], live: bool) -> list[Statement]:
+    if not gets:
+        return []
+    if len(gets) == 1:
+        return [statements.fixed("get_one", **gets[0].place._asdict(), live=live)]
+    return [statements.fixed("get", **_at([get.place for get in gets]), live=live)]
+
+
+def _scan(statements: Statements, read: Read, live: bool) -> Statement:
+    if isinstance(read, Search):
+        return statements.search(read, live)
+    if isinstance(read, Count):
+        return statements.count(read, live)
+    assert isinstance(read, ListNamespaces)  # noqa: S101  # there is no fourth kind but Get
+    return statements.namespaces(read, live)
+
+
+def _scanned(read: Read, rows: Rows) -> Any:
+    if isinstance(read, Search):
+        return [_row(row) for row in rows]
+    return rows[0][0] if isinstance(read, Count) else [namespace for (namespace,) in rows]
+
+
+def _conditional(statements: Statements, write: Write, live: bool) -> Statement:
+    expected = {"expected": str(write.if_version), "live": live}
+    if write.document is None:
+        return statements.fixed("remove", **write.place._asdict(), **expected)
+    if write.if_version == 0:
+        return statements.fixed("create", **_one(write), live=live)
+    return statements.fixed("replace", **_one(write), **expected, keeps_ttl=write.keeps_ttl)
+
+
+def _current(statements: Statements, write: Write, live: bool) -> Statement:
+    return statements.fixed("current", **write.place._asdict(), live=live)
+
+
+def _outcome(write: Write, found: Sequence[Rows]) -> Written | Conflict:
+    attempted, current = found
+    if attempted:
+        version, created_at, updated_at = attempted[0]
+        return Written(version, _utc(created_at), _utc(updated_at)) if write.document is not None else Written(0)
+    version = current[0][0] if current else 0
+    return Written(0) if write.document is None and version == write.if_version == 0 else Conflict(version)
+
+
+def _restore(statements: Statements, items: Sequence[Restored], on_conflict: OnConflict) -> Statement:
+    return statements.fixed(
+        "restore",
+        **_many([item.write for item in items]),
+        created=[item.created_at.isoformat() for item in items],
+        updated=[item.updated_at.isoformat() for item in items],
+        expires=[item.expires_at.isoformat() if item.expires_at is not None else "" for item in items],
+        on_conflict=on_conflict,
+    )
+
+
+def _at(places: Sequence[Place]) -> dict[str, list[str]]:
+    return {"namespaces": [place.namespace for place in places], "keys": [place.key for place in places]}
+
+
+def _one(write: Write) -> dict[str, Any]:
+    """Numbers as text, as in pages."""
+    ttl = None if write.ttl is None else str(write.ttl)
+    return {**write.place._asdict(), "document": (write.document or b"").decode(), "ttl": ttl}
+
+
+def _many(writes: Sequence[Write]) -> dict[str, list[str]]:
+    return {
+        **_at([write.place for write in writes]),
+        "documents": [(write.document or b"").decode() for write in writes],
+        "ttls": ["" if write.ttl is None else str(write.ttl) for write in writes],
+    }
+
+
+def _row(values: Sequence[Any]) -> Row:
+    namespace, key, document, version, created_at, updated_at, has_ttl, *score = values
+    return Row(namespace, key, document, version, _utc(created_at), _utc(updated_at), has_ttl, *score)
+
+
+def _utc(stamp: datetime) -> datetime:
+    return stamp.replace(tzinfo=UTC)

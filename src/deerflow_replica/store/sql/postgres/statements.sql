@@ -1,0 +1,303 @@
+-- name: about
+SELECT name, value FROM {about}
+
+-- name: note
+INSERT INTO {about} (name, value) VALUES (%(name)s, %(value)s) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value
+
+-- name: live
+(NOT %(live)s OR expires_at IS NULL OR expires_at > statement_timestamp())
+
+-- name: columns
+namespace, key, value::text, version, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC', ttl IS NOT NULL
+
+-- name: get_one
+SELECT {columns}
+FROM {items}
+WHERE namespace = %(namespace)s AND key = %(key)s AND {live}
+
+-- name: get
+SELECT wanted.place, {columns}
+FROM unnest(%(namespaces)b::text[], %(keys)b::text[]) WITH ORDINALITY AS wanted (in_namespace, by_key, place)
+JOIN {items} ON namespace = in_namespace AND key = by_key
+WHERE {live}
+
+-- name: below
+namespace > %(prefix)s::text || '.' AND namespace < %(prefix)s::text || '/' /* "/" is what follows "." */
+
+-- name: page_of_all
+WITH page AS (
+    SELECT * FROM {items}
+    WHERE {live} AND {filter}
+    ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+    LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
+)
+SELECT {columns}
+FROM page
+ORDER BY page.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+
+-- name: page
+WITH newest AS (
+    -- The namespace itself in the order of its index, then whatever is below it.
+    (SELECT * FROM {items}
+     WHERE namespace = %(prefix)s AND {live} AND {filter}
+     ORDER BY updated_at DESC, key
+     LIMIT %(end)s::bigint)
+    UNION ALL
+    (SELECT * FROM {items}
+     WHERE {below} AND {live} AND {filter}
+     ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+     LIMIT %(end)s::bigint)
+),
+page AS (
+    SELECT * FROM newest
+    ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+    LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
+)
+SELECT {columns}
+FROM page
+ORDER BY page.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+
+-- name: count
+SELECT count(*) FROM {items} WHERE {within} AND {live} AND {filter}
+
+-- name: namespaces
+WITH RECURSIVE each (namespace) AS (
+    (SELECT namespace FROM {items} WHERE namespace >= %(prefix)s ORDER BY namespace LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT items.namespace FROM {items} AS items
+        WHERE items.namespace > each.namespace
+        ORDER BY items.namespace
+        LIMIT 1
+    )
+    FROM each
+    WHERE starts_with(each.namespace, %(prefix)s::text)
+),
+split AS (
+    SELECT each.namespace, string_to_array(each.namespace, '.') AS labels
+    FROM each
+    WHERE each.namespace IS NOT NULL
+      AND (NOT %(live)s OR EXISTS (
+          SELECT FROM {items} AS items
+          WHERE items.namespace = each.namespace
+            AND (items.expires_at IS NULL OR items.expires_at > statement_timestamp())
+      ))
+),
+cut AS (
+    SELECT DISTINCT labels[:%(max_depth)s::int] COLLATE "C" AS labels
+    FROM split
+    WHERE {wanted}
+)
+SELECT array_to_string(labels, '.')
+FROM cut
+ORDER BY labels
+LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
+
+-- name: put
+INSERT INTO {items} AS item (namespace, key, value, version, created_at, updated_at, ttl, expires_at)
+SELECT namespace, key, value::jsonb, nextval('{versions}'::regclass), now, now,
+       nullif(ttl, '')::bigint * interval '1 microsecond', now + nullif(ttl, '')::bigint * interval '1 microsecond'
+FROM (SELECT clock_timestamp() AS now) AS clock,
+     unnest(%(namespaces)b::text[], %(keys)b::text[], %(documents)b::text[], %(ttls)b::text[])
+     WITH ORDINALITY AS given (namespace, key, value, ttl, place)
+ORDER BY place
+ON CONFLICT (namespace, key) DO UPDATE
+SET value = EXCLUDED.value,
+    -- Taken once the row is locked: those of the row to insert are older than what a faster writer has stored.
+    version = nextval('{versions}'::regclass),
+    created_at = CASE WHEN %(live)s AND item.expires_at <= clock_timestamp() THEN EXCLUDED.created_at
+                      ELSE item.created_at END,
+    updated_at = greatest(clock_timestamp(), item.created_at),
+    ttl = EXCLUDED.ttl,
+    expires_at = clock_timestamp() + EXCLUDED.ttl
+
+-- name: put_one
+INSERT INTO {items} AS item (namespace, key, value, version, created_at, updated_at, ttl, expires_at)
+SELECT %(namespace)s::text, %(key)s::text, %(document)s::jsonb, nextval('{versions}'::regclass), now, now,
+       %(ttl)s::bigint * interval '1 microsecond', now + %(ttl)s::bigint * interval '1 microsecond'
+FROM (SELECT clock_timestamp() AS now) AS clock
+ON CONFLICT (namespace, key) DO UPDATE
+SET value = EXCLUDED.value,
+    version = nextval('{versions}'::regclass),
+    created_at = CASE WHEN %(live)s AND item.expires_at <= clock_timestamp() THEN EXCLUDED.created_at
+                      ELSE item.created_at END,
+    updated_at = greatest(clock_timestamp(), item.created_at),
+    ttl = EXCLUDED.ttl,
+    expires_at = clock_timestamp() + EXCLUDED.ttl
+
+-- name: lock
+SELECT FROM {items} AS item
+JOIN unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
+  ON namespace = in_namespace AND key = by_key
+ORDER BY namespace, key
+FOR UPDATE OF item
+
+-- name: delete
+DELETE FROM {items}
+USING unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
+WHERE namespace = in_namespace AND key = by_key
+
+-- name: delete_one
+DELETE FROM {items} WHERE namespace = %(namespace)s AND key = %(key)s
+
+-- name: create
+INSERT INTO {items} AS item (namespace, key, value, version, created_at, updated_at, ttl, expires_at)
+SELECT %(namespace)s::text, %(key)s::text, %(document)s::jsonb, nextval('{versions}'::regclass), now, now,
+       %(ttl)s::bigint * interval '1 microsecond', now + %(ttl)s::bigint * interval '1 microsecond'
+FROM (SELECT clock_timestamp() AS now) AS clock
+ON CONFLICT (namespace, key) DO UPDATE
+SET value = EXCLUDED.value,
+    version = nextval('{versions}'::regclass),
+    created_at = EXCLUDED.created_at,
+    updated_at = EXCLUDED.updated_at,
+    ttl = EXCLUDED.ttl,
+    expires_at = EXCLUDED.expires_at
+WHERE %(live)s AND item.expires_at <= clock_timestamp()
+RETURNING version, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC'
+
+-- name: replace
+UPDATE {items} AS item
+SET value = %(document)s::jsonb,
+    version = nextval('{versions}'::regclass),
+    updated_at = greatest(clock_timestamp(), item.created_at),
+    ttl = CASE WHEN %(keeps_ttl)s THEN item.ttl ELSE %(ttl)s::bigint * interval '1 microsecond' END,
+    expires_at = clock_timestamp()
+        + CASE WHEN %(keeps_ttl)s THEN item.ttl ELSE %(ttl)s::bigint * interval '1 microsecond' END
+WHERE namespace = %(namespace)s AND key = %(key)s AND version = %(expected)s::bigint
+  AND (NOT %(live)s OR expires_at IS NULL OR expires_at > clock_timestamp())
+RETURNING version, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC'
+
+-- name: remove
+DELETE FROM {items}
+WHERE namespace = %(namespace)s AND key = %(key)s AND version = %(expected)s::bigint
+  AND (NOT %(live)s OR expires_at IS NULL OR expires_at > clock_timestamp())
+RETURNING 0, NULL, NULL
+
+-- name: current
+SELECT version FROM {items} WHERE namespace = %(namespace)s AND key = %(key)s AND {live}
+
+-- name: touch
+UPDATE {items} AS item
+SET expires_at = statement_timestamp() + item.ttl
+FROM (
+    -- What somebody else has locked is being written, deleted, or touched just now.
+    SELECT namespace, key
+    FROM {items} AS item
+    JOIN unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
+      ON namespace = in_namespace AND key = by_key
+    WHERE ttl IS NOT NULL AND expires_at > statement_timestamp()
+    ORDER BY namespace, key
+    FOR NO KEY UPDATE OF item SKIP LOCKED
+) AS used
+WHERE item.namespace = used.namespace AND item.key = used.key
+
+-- name: delete_namespace
+WITH locked AS MATERIALIZED (
+    SELECT namespace, key, {live} AS counts
+    FROM {items}
+    WHERE namespace = %(prefix)s OR {below}
+    ORDER BY namespace, key
+    FOR UPDATE
+),
+gone AS (
+    DELETE FROM {items} AS item USING locked
+    WHERE item.namespace = locked.namespace AND item.key = locked.key
+    RETURNING counts
+)
+SELECT count(*) FROM gone WHERE counts
+
+-- name: sweep
+WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended(%(lock)s, 0)) AS is_ours),
+expired AS MATERIALIZED (
+    SELECT namespace, key
+    FROM {items}
+    WHERE expires_at <= statement_timestamp() AND (SELECT is_ours FROM turn)
+    ORDER BY expires_at
+    LIMIT %(limit)s::bigint
+    FOR UPDATE SKIP LOCKED
+),
+gone AS (
+    DELETE FROM {items} AS item USING expired
+    WHERE item.namespace = expired.namespace AND item.key = expired.key
+    RETURNING 1
+)
+SELECT is_ours, (SELECT count(*) FROM gone) FROM turn
+
+-- name: restore
+INSERT INTO {items} AS item (namespace, key, value, version, created_at, updated_at, ttl, expires_at)
+SELECT namespace, key, value::jsonb, nextval('{versions}'::regclass), created_at::timestamptz, updated_at::timestamptz,
+       nullif(ttl, '')::bigint * interval '1 microsecond', nullif(expires_at, '')::timestamptz
+FROM unnest(%(namespaces)b::text[], %(keys)b::text[], %(documents)b::text[], %(ttls)b::text[],
+            %(created)b::text[], %(updated)b::text[], %(expires)b::text[])
+     WITH ORDINALITY AS given (namespace, key, value, ttl, created_at, updated_at, expires_at, place)
+ORDER BY place
+ON CONFLICT (namespace, key) DO UPDATE
+SET value = EXCLUDED.value,
+    version = nextval('{versions}'::regclass),
+    created_at = EXCLUDED.created_at,
+    updated_at = EXCLUDED.updated_at,
+    ttl = EXCLUDED.ttl,
+    expires_at = EXCLUDED.expires_at
+WHERE %(on_conflict)s = 'replace' OR (%(on_conflict)s = 'newer' AND EXCLUDED.updated_at > item.updated_at)
+RETURNING namespace, key
+
+-- name: within
+(namespace = %(prefix)s OR ({below}))
+
+-- name: forget_vectors
+DELETE FROM {vectors}
+USING unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
+WHERE namespace = in_namespace AND key = by_key
+
+-- name: add_vectors
+INSERT INTO {vectors} (namespace, key, path, embedding)
+SELECT namespace, key, path, embedding::{extension}.{vector_type}
+FROM unnest(%(namespaces)b::text[], %(keys)b::text[], %(paths)b::text[], %(embeddings)b::text[])
+     AS given (namespace, key, path, embedding)
+
+-- name: forget_texts
+DELETE FROM {texts}
+USING unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
+WHERE namespace = in_namespace AND key = by_key
+
+-- name: add_texts
+INSERT INTO {texts} (namespace, key, words)
+SELECT namespace, key, to_tsvector(%(language)s::regconfig, words)
+FROM unnest(%(namespaces)b::text[], %(keys)b::text[], %(texts)b::text[]) AS given (namespace, key, words)
+
+-- name: vector_scores
+SELECT namespace, key, {score} AS score
+FROM found JOIN {vectors} USING (namespace, key)
+GROUP BY namespace, key
+
+-- name: text_scores
+SELECT namespace, key, ts_rank_cd(words, asked)::float8 AS score
+FROM found
+JOIN {texts} USING (namespace, key)
+CROSS JOIN (
+    -- Any of the words: the more of them, and the closer together, the better.
+    SELECT replace(plainto_tsquery(%(language)s::regconfig, %(query)s)::text, ''' & ''', ''' | ''')::tsquery AS asked
+) AS question
+WHERE words @@ asked
+
+-- name: fused_scores
+SELECT namespace, key,
+       coalesce(1.0::float8 / (60 + by_vector.place), 0) + coalesce(1.0::float8 / (60 + by_text.place), 0) AS score
+FROM (SELECT namespace, key, rank() OVER (ORDER BY score DESC) AS place FROM ({vector_scores}) AS scored) AS by_vector
+FULL JOIN (SELECT namespace, key, rank() OVER (ORDER BY score DESC) AS place FROM ({text_scores}) AS scored) AS by_text
+USING (namespace, key)
+
+-- name: ranked_page
+WITH found AS MATERIALIZED (
+    SELECT namespace, key, updated_at FROM {items} WHERE {within} AND {live} AND {filter}
+),
+scores AS ({scores}),
+page AS (
+    SELECT namespace, key, score
+    FROM found LEFT JOIN scores USING (namespace, key)
+    ORDER BY score DESC NULLS LAST, updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+    LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
+)
+SELECT {columns}, score
+FROM page JOIN {items} AS item USING (namespace, key)
+ORDER BY score DESC NULLS LAST, item.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key

@@ -1,0 +1,173 @@
+"""The statements of `PostgresStore`, for one schema and one kind of index, and searches as statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .._drivers.statements import load_statements, quoted
+from .embedding import Embedder, TextIndex
+from .listing import first_labels
+from .postgres_filters import Compilation
+from .values import Count, ListNamespaces, Search
+
+_PACKAGE = __name__.rpartition(".")[0]
+_FOLDER = "sql/postgres"
+_FRAGMENTS = ("live", "columns", "below", "within", "vector_scores", "text_scores", "fused_scores")
+_MOST = 2**63 - 1
+
+_SCORES = {
+    # The distance to a vector of zeros is NaN; it resembles nothing.
+    "cosine": "1 - min(coalesce(nullif(embedding OPERATOR({extension}.<=>) {asked}, 'NaN'), 1))",
+    "l2": "-min(embedding OPERATOR({extension}.<->) {asked})",
+    "inner_product": "-min(embedding OPERATOR({extension}.<#>) {asked})",
+}
+
+
+class Statement(NamedTuple):
+    """What to send. `prepare`: None leaves it to the connection; the text of a search with a filter is seldom seen
+    twice.
+    """
+
+    text: bytes
+    parameters: Mapping[str, Any]
+    prepare: bool | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What of the SQL depends on the store's arguments."""
+
+    schema: str
+    embedder: Embedder | None
+    text_index: TextIndex | None
+
+    @property
+    def vector_type(self) -> str:
+        return str(self.embedder.ann.get("vector_type", "vector")) if self.embedder is not None else "vector"
+
+
+class Statements:
+    """The statements by name. `extension` is the schema that pgvector is in."""
+
+    def __init__(self, dialect: Dialect, extension: str = "public") -> None:
+        self._dialect = dialect
+        self._identifiers = tables(dialect.schema) | {
+            "extension": quoted(extension),
+            "vector_type": dialect.vector_type,
+        }
+        texts = load_statements(_PACKAGE, f"{_FOLDER}/statements.sql", **self._identifiers)
+        fragments = {"score": self._score()} | {name: texts[name] for name in _FRAGMENTS}
+        for _ in range(3):  # they hold each other, at most that deep
+            texts = {name: _filled(text, fragments) for name, text in texts.items()}
+        self._texts = texts
+        self._fixed = {name: text.encode() for name, text in texts.items()}
+
+    def fixed(self, name: str, **parameters: Any) -> Statement:
+        return Statement(self._fixed[name], parameters)
+
+    def search(self, search: Search, live: bool) -> Statement:
+        parameters = self._page(search, live)
+        if search.query is None or not (self._dialect.embedder or self._dialect.text_index):
+            name = "page" if search.prefix else "page_of_all"
+            return self._filtered(self._texts[name], search, parameters)
+        parameters |= self._question(search)
+        scores = self._texts[f"{self._ranking()}_scores"]
+        text = self._texts["ranked_page"].replace("{scores}", scores)
+        return self._filtered(_anywhere(text, self._texts, search.prefix), search, parameters)
+
+    def count(self, count: Count, live: bool) -> Statement:
+        text = _anywhere(self._texts["count"], self._texts, count.prefix)
+        return self._filtered(text, count, {"prefix": count.prefix, "live": live})
+
+    def namespaces(self, wanted: ListNamespaces, live: bool) -> Statement:
+        compiled = _Patterns(wanted)
+        depth = None if wanted.max_depth is None else str(min(wanted.max_depth, 1024))
+        parameters = {
+            "prefix": first_labels(wanted),
+            "live": live,
+            "max_depth": depth or "1024",
+            "limit": str(wanted.limit),
+            "offset": str(wanted.offset),
+        }
+        text = self._texts["namespaces"].replace("{wanted}", compiled.text)
+        return Statement(text.encode(), parameters | compiled.parameters, None if not wanted.patterns else False)
+
+    def _page(self, search: Search, live: bool) -> dict[str, Any]:
+        """Numbers as text: psycopg tells their sizes apart, and the server would plan the statement for each."""
+        return {
+            "prefix": search.prefix,
+            "live": live,
+            "limit": str(search.limit),
+            "offset": str(search.offset),
+            "end": str(min(search.offset + search.limit, _MOST)),
+        }
+
+    def _question(self, search: Search) -> dict[str, Any]:
+        asked: dict[str, Any] = {}
+        if self._dialect.text_index is not None:
+            asked |= {"query": search.query, "language": self._dialect.text_index.language}
+        if search.vector is not None:
+            asked["vector"] = vector_text(search.vector)
+        return asked
+
+    def _ranking(self) -> str:
+        if self._dialect.embedder is None:
+            return "text"
+        return "vector" if self._dialect.text_index is None else "fused"
+
+    def _score(self) -> str:
+        distance = self._dialect.embedder.distance if self._dialect.embedder is not None else "cosine"
+        asked = _filled("%(vector)s::{extension}.{vector_type}", self._identifiers)
+        return _filled(_SCORES[distance], self._identifiers | {"asked": asked})
+
+    def _filtered(self, text: str, asked: Search | Count, parameters: dict[str, Any]) -> Statement:
+        if not asked.condition.conditions:
+            return Statement(text.replace("{filter}", "true").encode(), parameters)
+        compiled = Compilation(asked.condition, "value")
+        return Statement(text.replace("{filter}", compiled.text).encode(), parameters | compiled.parameters, False)
+
+
+class _Patterns:
+    """Which namespaces are wanted, as a condition on `labels`."""
+
+    def __init__(self, wanted: ListNamespaces) -> None:
+        self.parameters: dict[str, str] = {}
+        conditions = []
+        for pattern in wanted.patterns:
+            conditions.append(f"cardinality(labels) >= {pattern.after + len(pattern.labels)}")
+            for place, label in enumerate(pattern.labels):
+                if label is not None:
+                    start = (
+                        str(pattern.after) if pattern.at == "prefix" else f"cardinality(labels) - {len(pattern.labels)}"
+                    )
+                    conditions.append(f"labels[{start} + {place + 1}] = {self._named(label)}")
+        self.text = " AND ".join(conditions) or "true"
+
+    def _named(self, label: str) -> str:
+        name = f"label_{len(self.parameters)}"
+        self.parameters[name] = label
+        return f"%({name})s::text"
+
+
+def tables(schema: str) -> dict[str, str]:
+    """The tables of a schema, qualified, and their indexes, which are not."""
+    names = {name: quoted(schema, f"store_{name}") for name in ("about", "versions", "items", "vectors", "texts")}
+    indexes = ("items_by_update", "items_by_expiry", "vectors_by_distance", "texts_by_word")
+    return names | {name: quoted(f"store_{name}") for name in indexes}
+
+
+def vector_text(vector: Sequence[float]) -> str:
+    return f"[{','.join(map(repr, vector))}]"
+
+
+def _anywhere(text: str, texts: Mapping[str, str], prefix: str) -> str:
+    """Without a prefix there is nothing to be within."""
+    return text if prefix else text.replace(texts["within"], "true")
+
+
+def _filled(text: str, parts: Mapping[str, str]) -> str:
+    for name, part in parts.items():
+        text = text.replace("{" + name + "}", part)
+    return text
