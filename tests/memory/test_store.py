@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.store.base import BaseStore
+from langgraph.store.base import BaseStore, Op, PutOp
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.postgres import PostgresStore as LangGraphPostgresStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore as LangGraphSqliteStore
@@ -182,8 +184,11 @@ def test_all_agents_are_found(storage: StoreMemoryStorage, ours: SqliteStore, mo
     agents = [f"agent-{number}" for number in range(5)]
     for agent in agents:
         assert storage.save(facts(agent), agent, user_id="history")
-    assert storage.save(facts("1"), "other", user_id="ann")
+    for _ in range(2):  # the earlier revision is below the user's label
+        assert storage.save(facts("1"), "other", user_id="ann")
+    before = ours.count()
     storage.clear_all(user_id="history")
+    assert ours.count() == before + len(agents) + 1
     assert [ids(storage.load(agent, user_id="history")) for agent in agents] == [[]] * 5
     assert ids(storage.load("other", user_id="ann")) == ["1"]
 
@@ -198,6 +203,43 @@ def test_a_store_that_was_closed_is_away(tmp_path: Path) -> None:
     assert storage.save(facts("2")) is False
     with pytest.raises(StoreUnavailableError):
         storage.load(user_id="ann")
+
+
+def test_while_away_an_agents_facts_are_the_last_ones_seen(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    store.setup()
+    storage = StoreMemoryStorage(store, summaries="user")
+    assert storage.save(facts("own"), user_id="ann")
+    assert storage.save(facts("1"), "coder", user_id="ann")
+    store.close()
+    assert ids(storage.load("coder", user_id="ann")) == ["1"]
+    assert ids(storage.load(user_id="ann")) == ["own"]
+    with pytest.raises(StoreUnavailableError):  # its facts from before may be elsewhere
+        storage.load("planner", user_id="ann")
+
+
+def test_without_versions_saves_wait_for_each_other() -> None:
+    held, told = threading.Event(), threading.Event()
+
+    class Slow(InMemoryStore):
+        def batch(self, ops: Iterable[Op]) -> list[Any]:
+            listed = list(ops)
+            if any(isinstance(op, PutOp) for op in listed):
+                told.set()
+                assert held.wait(10)
+            return super().batch(listed)
+
+    store = Slow()
+    one, two = StoreMemoryStorage(store), StoreMemoryStorage(store)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.apply_changes, {"upserts": [{"id": "1", "content": "a"}]})
+        assert told.wait(10)
+        second = pool.submit(two.apply_changes, {"upserts": [{"id": "2", "content": "b"}]})
+        with pytest.raises(TimeoutError):
+            second.result(0.05)
+        held.set()
+        assert (first.result(10)["revision"], second.result(10)["revision"]) == (1, 2)
+    assert ids(one.load()) == ["1", "2"]
 
 
 @pytest.mark.anyio

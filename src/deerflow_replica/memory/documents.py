@@ -162,7 +162,7 @@ class DocumentStorage(MemoryStorage):
         scope = self._open_scope(None, user_id)
         agents = self._agents_of(user_id)
         if self._summaries == "user":
-            cleared = self._update(scope, lambda whole: without_facts(create_empty_memory(), whole, agents))
+            cleared = self._update(scope, lambda _: without_facts(create_empty_memory(), agents))
             return view_of(cleared, None)
         for agent in agents:
             self._update(Scope(agent, user_id), lambda _: create_empty_memory())

@@ -33,10 +33,10 @@ def with_view(document: Document, agent_name: str | None, seen: Document) -> Doc
     return {**whole, _AGENTS: agents} if agents else whole
 
 
-def without_facts(empty: Document, document: Document, agents: Iterable[str]) -> Document:
-    """The empty document, saying of these agents, and of those in `document`, that they know nothing."""
-    known = sorted({*_agents(document), *agents})
-    return {**empty, _AGENTS: {name: [] for name in known}} if known else empty
+def without_facts(empty: Document, agents: Iterable[str]) -> Document:
+    """The empty document, saying of agents that have facts elsewhere that they know nothing."""
+    known = {agent_place(agent): list[Any]() for agent in sorted(agents)}
+    return {**empty, _AGENTS: known} if known else empty
 
 
 def _agents(document: Document) -> dict[str, list[Any]]:

@@ -79,6 +79,11 @@ class SummariesContract(MemoryFixtures):
         assert summary(sharing.load("coder", user_id="ann")) == "coffee"
         assert ids(sharing.load(user_id="ann")) == []
 
+    def test_agents_facts_are_no_part_of_what_a_user_saves(self, sharing: MemoryStorage) -> None:
+        assert sharing.save({"facts": [], "agentFacts": {"coder": [fact("1")]}}, user_id="ann")
+        assert ids(sharing.load("coder", user_id="ann")) == []
+        assert "agentFacts" not in sharing.load(user_id="ann")
+
     def test_a_change_of_summaries_makes_an_agents_revision_stale(
         self, sharing: MemoryStorage, sharing_too: MemoryStorage
     ) -> None:
