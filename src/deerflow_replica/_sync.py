@@ -154,6 +154,10 @@ class BorrowedLoop:
             raise RuntimeError("a borrowed async client belongs to one event loop; this is another")
         return await work
 
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say which it is, where it is not the first async call that does."""
+        self._loop = loop
+
     def close(self) -> None:
         """The loop is the lender's."""
 

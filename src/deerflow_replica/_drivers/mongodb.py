@@ -86,13 +86,18 @@ class MongoServer:
         restart of the server between two calls is not seen.
         """
         with mongo_errors(self.name):
-            async with asyncio.timeout(self._timeout_seconds):
-                try:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    try:
+                        return await work(client)
+                    except ConnectionFailure:
+                        if not retry:
+                            raise
                     return await work(client)
-                except ConnectionFailure:
-                    if not retry:
-                        raise
-                return await work(client)
+            except TimeoutError:
+                for error in _errors_of_all_servers(client):
+                    raise error from None
+                raise
 
     def _new_client(self) -> Client:
         """The driver gives up before our own timeout does, as it can say why; it looks every half second."""
@@ -175,14 +180,19 @@ async def _reached(client: Client) -> None:
     ping = asyncio.ensure_future(client.admin.command("ping"))
     try:
         while not (await asyncio.wait([ping], timeout=_POLL_SECONDS))[0]:
-            servers = client.topology_description.server_descriptions().values()
-            errors = [server.error for server in servers if server.error is not None]
-            if errors and len(errors) == len(servers):
-                raise errors[0]
+            for error in _errors_of_all_servers(client):
+                raise error
         await ping
     finally:
         ping.cancel()
         await asyncio.wait([ping])
+
+
+def _errors_of_all_servers(client: Client) -> list[Exception]:
+    """Why no server can be reached; nothing if one perhaps can."""
+    servers = client.topology_description.server_descriptions().values()
+    errors = [server.error for server in servers if server.error is not None]
+    return errors if len(errors) == len(servers) else []
 
 
 def _reason(error: BaseException) -> str:

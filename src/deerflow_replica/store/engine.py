@@ -122,6 +122,8 @@ class Engines:
             return self._private
         if self._home is None or self._home.loop.is_closed():
             self._home = Engine(self._new_backend())
+            if isinstance(self.runner, BorrowedLoop):
+                self.runner.adopt(loop)
             return self._home
         return None
 
