@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 Comparison: TypeAlias = Literal["$gt", "$gte", "$lt", "$lte"]
 
 _MAX_DEPTH = 64
+_LARGEST = int(sys.float_info.max)  # no stored number is further from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Never:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Numbers with a number (infinities and integers of any size too), strings with a string by code point."""
+    """Numbers with a number, which may be infinite; strings with a string, by code point."""
 
     operator: Comparison
     operand: float | int | str
@@ -237,6 +239,8 @@ def _equal(operand: Any) -> Condition:
 
 def _comparison(operator: Comparison, operand: Any) -> Condition:
     kind = kind_of(operand)
+    if kind == "number" and isinstance(operand, int) and abs(operand) > _LARGEST:
+        return Compare(operator, math.inf if operand > 0 else -math.inf)
     if kind == "number" and operand == operand:  # NaN is not equal to itself
         return Compare(operator, operand)
     if kind == "string" and is_storable(operand):
@@ -278,7 +282,7 @@ def _can_be_stored(operand: Any, depth: int) -> bool:
         case "string":
             return is_storable(operand)
         case "number":
-            return isinstance(operand, int) or math.isfinite(operand)
+            return abs(operand) <= _LARGEST
         case "array":
             return all(_can_be_stored(one, depth + 1) for one in operand)
         case "object":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .counters_shared import SharedModelCountersContract
     from .memory import MemoryStorageContract
     from .runs import RunRegistryContract
+    from .store import StoreContract
     from .stream import StreamBridgeContract
     from .threads import ThreadMapContract
 
@@ -32,6 +33,7 @@ __all__ = [
     "ModelCountersContract",
     "RunRegistryContract",
     "SharedModelCountersContract",
+    "StoreContract",
     "StreamBridgeContract",
     "ThreadMapContract",
 ]
@@ -46,6 +48,7 @@ def __getattr__(name: str) -> Any:
         "ModelCountersContract": ".counters",
         "RunRegistryContract": ".runs",
         "SharedModelCountersContract": ".counters_shared",
+        "StoreContract": ".store",
         "StreamBridgeContract": ".stream",
         "ThreadMapContract": ".threads",
     }

@@ -1,0 +1,195 @@
+"""Items: what is put can be got, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import pytest
+from langgraph.store.base import GetOp, InvalidNamespaceError, Item, PutOp, SearchOp
+
+from ..store.base import SharedStore
+from ._store_common import BAD_KEYS, BAD_NAMESPACES, BAD_VALUES, HOSTILE_KEYS, HOSTILE_LABELS, StoreFixtures
+
+VALUES: tuple[dict[str, Any], ...] = (
+    {},
+    {"a": None, "b": True, "c": False},
+    {"n": [0, -1, 2**63 - 1, -(2**63), 2**53 + 1]},
+    {"f": [0.1, -2.5, 1e-300, 5e-324, 1.7976931348623157e308, 1e16, 1e23, 2.0**53, 1.0, 123456789.123456789]},
+    {"text": "é \U0001f98c ü \u2028 \x01 \x7f \" ' \\ % {} $ \\u0000"},
+    {"": {"": [{}, [], [[]], ""]}},
+    {"a.b": 1, "$gt": 2, "_id": 3, "namespace": 4, "deep": {"x": {"y": {"z": [1, {"w": None}]}}}},
+)
+
+
+def types_of(value: Any) -> Any:
+    """1 is not 1.0 here."""
+    if isinstance(value, dict):
+        return {name: types_of(one) for name, one in value.items()}
+    return [types_of(one) for one in value] if isinstance(value, list) else type(value)
+
+
+class ItemContract(StoreFixtures):
+    async def test_what_is_put_is_got(self, store: SharedStore, other: SharedStore) -> None:
+        await store.aput(("a", "b"), "k", {"x": 1})
+        for replica in (store, other):
+            item = await replica.aget(("a", "b"), "k")
+            assert type(item) is Item
+            assert (item.namespace, item.key, item.value) == (("a", "b"), "k", {"x": 1})
+
+    async def test_what_is_missing_is_none(self, store: SharedStore) -> None:
+        await store.aput(("a", "b"), "k", {})
+        for namespace, key in ((("a", "b"), "K"), (("a",), "k"), (("a", "b", "c"), "k"), (("A", "b"), "k"), ((), "k")):
+            assert await store.aget(namespace, key) is None
+        assert await store.alist_namespaces() == [("a", "b")]
+
+    @pytest.mark.parametrize("value", VALUES)
+    async def test_values_come_back_exactly(self, store: SharedStore, value: dict[str, Any]) -> None:
+        await store.aput(("a",), "k", value)
+        item = await store.aget(("a",), "k")
+        assert item is not None
+        assert item.value == value
+        assert types_of(item.value) == types_of(value)
+        [found] = await store.asearch(("a",))
+        assert types_of(found.value) == types_of(value)
+
+    async def test_tuples_and_texts_with_a_class_are_json(self, store: SharedStore) -> None:
+        class Colour(StrEnum):
+            RED = "red"
+
+        await store.aput(("a",), "k", {"t": (1, (2,)), "c": Colour.RED})
+        item = await store.aget(("a",), "k")
+        assert item is not None
+        assert item.value == {"t": [1, [2]], "c": "red"}
+
+    @pytest.mark.parametrize("value", [*BAD_VALUES, {"v": datetime.now(UTC)}, {"v": uuid.uuid4()}], ids=repr)
+    async def test_what_is_not_json_is_refused(self, store: SharedStore, value: Any) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011  # the words are free
+            await store.aput(("a",), "k", value)
+        assert await store.asearch(()) == []
+
+    async def test_values_have_a_limit(self, store: SharedStore) -> None:
+        limit = store._max_document_bytes
+        with pytest.raises(ValueError, match="bytes"):
+            await store.aput(("a",), "k", {"v": "x" * limit})
+        await store.aput(("a",), "k", {"v": "x" * (limit - 100)})
+        assert await store.acount() == 1
+
+    async def test_a_value_that_holds_itself_is_refused(self, store: SharedStore) -> None:
+        value: dict[str, Any] = {}
+        value["self"] = value
+        with pytest.raises(ValueError):  # noqa: PT011  # the words are free
+            await store.aput(("a",), "k", value)
+
+    async def test_items_are_the_callers_own(self, store: SharedStore) -> None:
+        value = {"list": [1]}
+        await store.aput(("a",), "k", value)
+        value["list"].append(2)
+        first, second = await asyncio.gather(store.aget(("a",), "k"), store.aget(("a",), "k"))
+        assert first is not None
+        assert second is not None
+        first.value["list"].append(3)
+        assert second.value == {"list": [1]}
+        [found] = await store.asearch(("a",))
+        assert found.value == {"list": [1]}
+
+    async def test_every_label_is_literal(self, store: SharedStore) -> None:
+        for label in HOSTILE_LABELS:
+            await store.aput(("p", label), "k", {"label": label})
+        for label in HOSTILE_LABELS:
+            item = await store.aget(("p", label), "k")
+            assert item is not None
+            assert item.value == {"label": label}
+            assert [found.value for found in await store.asearch(("p", label))] == [{"label": label}]
+            assert await store.acount(("p", label)) == 1
+        assert await store.acount(("p",)) == len(HOSTILE_LABELS)
+
+    async def test_every_key_is_literal(self, store: SharedStore) -> None:
+        for key in HOSTILE_KEYS:
+            await store.aput(("p",), key, {"key": key})
+        for key in HOSTILE_KEYS:
+            item = await store.aget(("p",), key)
+            assert item is not None
+            assert (item.key, item.value) == (key, {"key": key})
+        assert await store.acount() == len(HOSTILE_KEYS)
+
+    @pytest.mark.parametrize("namespace", BAD_NAMESPACES, ids=repr)
+    async def test_bad_namespaces_are_refused_everywhere(self, store: SharedStore, namespace: Any) -> None:
+        calls = (
+            lambda: store.aget(namespace, "k"),
+            lambda: store.aget_versioned(namespace, "k"),
+            lambda: store.aput(namespace, "k", {}),
+            lambda: store.adelete(namespace, "k"),
+            lambda: store.asearch(namespace),
+            lambda: store.acount(namespace),
+            lambda: store.aupdate(namespace, "k", lambda _: {}),
+            lambda: store.adelete_namespace(namespace),
+            lambda: store.abatch([GetOp(namespace, "k")]),
+            lambda: store.abatch([PutOp(namespace, "k", {})]),
+            lambda: store.abatch([SearchOp(namespace)]),
+        )
+        for call in calls:
+            with pytest.raises(InvalidNamespaceError):
+                await call()
+
+    async def test_nothing_is_put_without_a_namespace_or_into_langgraphs(self, store: SharedStore) -> None:
+        for namespace in ((), ("langgraph",), ("langgraph", "x")):
+            with pytest.raises(InvalidNamespaceError):
+                await store.aput(namespace, "k", {})
+            with pytest.raises(InvalidNamespaceError):
+                await store.abatch([PutOp(namespace, "k", {})])
+        assert await store.aget(("langgraph",), "k") is None
+
+    @pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: repr(key)[:20])
+    async def test_bad_keys_are_refused(self, store: SharedStore, key: str) -> None:
+        for call in (store.aget(("a",), key), store.aput(("a",), key, {}), store.adelete(("a",), key)):
+            with pytest.raises(ValueError):  # noqa: PT011  # the words are free
+                await call
+
+    async def test_stamps(self, store: SharedStore) -> None:
+        before = datetime.now(UTC)
+        await store.aput(("a",), "k", {"n": 1})
+        first = await store.aget(("a",), "k")
+        await store.aput(("a",), "k", {"n": 2})
+        second = await store.aget(("a",), "k")
+        assert first is not None
+        assert second is not None
+        assert first.created_at.tzinfo is UTC
+        assert first.updated_at.tzinfo is UTC
+        assert first.created_at == first.updated_at == second.created_at
+        assert second.updated_at > second.created_at
+        assert abs(first.created_at - before) < timedelta(minutes=5)
+
+    async def test_a_read_changes_no_stamp(self, store: SharedStore) -> None:
+        await store.aput(("a",), "k", {}, ttl=5)
+        first = await store.aget(("a",), "k")
+        await store.asearch(("a",))
+        assert await store.aget(("a",), "k") == first
+
+    async def test_what_is_deleted_is_gone(self, store: SharedStore, other: SharedStore) -> None:
+        await store.aput(("a",), "k", {"n": 1})
+        first = await store.aget(("a",), "k")
+        await other.adelete(("a",), "k")
+        await store.adelete(("a",), "k")
+        assert await store.aget(("a",), "k") is None
+        assert await store.asearch(()) == []
+        assert await store.alist_namespaces() == []
+        await store.aput(("a",), "k", {"n": 1})
+        again = await store.aget(("a",), "k")
+        assert first is not None
+        assert again is not None
+        assert again.created_at > first.created_at
+
+    async def test_a_namespace_is_deleted_with_what_is_below_it(self, store: SharedStore) -> None:
+        for namespace in (("a",), ("a", "b"), ("a", "b", "c"), ("ab",), ("a-b",), ("b", "a")):
+            await store.aput(namespace, "k", {})
+            await store.aput(namespace, "l", {})
+        assert await store.adelete_namespace(("a",)) == 6
+        assert await store.adelete_namespace(("a",)) == 0
+        assert await store.alist_namespaces() == [("a-b",), ("ab",), ("b", "a")]
+        with pytest.raises(ValueError, match="label"):
+            await store.adelete_namespace(())
+        assert await store.acount() == 6
