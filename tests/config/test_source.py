@@ -8,7 +8,7 @@ from pathlib import Path
 import deerflow_replica
 
 PACKAGE = Path(deerflow_replica.__file__).parent
-READERS = ("config/", "deerflow.py", "cli/", "_drivers/")
+READERS = ("config/", "deerflow.py", "stream/deerflow.py", "cli/", "_drivers/")
 
 
 def test_the_environment_is_read_in_few_places_only() -> None:

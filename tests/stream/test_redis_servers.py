@@ -29,7 +29,7 @@ Make = Callable[..., RedisStreamBridge]
 # What the bridge asks of a server; everything else can be forbidden.
 COMMANDS = (
     "ping", "eval", "evalsha", "set", "exists", "time", "publish", "subscribe", "unsubscribe", "unlink", "del",
-    "xadd", "xlen", "xrange", "xtrim", "hget", "hmget", "hset", "pexpireat",
+    "xadd", "xlen", "xrange", "xrevrange", "xtrim", "hget", "hmget", "hset", "pexpireat",
 )  # fmt: skip
 
 
