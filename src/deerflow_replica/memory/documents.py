@@ -79,6 +79,9 @@ class DocumentStorage(MemoryStorage):
     def _commit(self, place: Scope, document: Document, present: Stored) -> Stored | None:
         """Store the document instead of the `present` one, and keep that; None if it is not the present one."""
 
+    def _was_not_present(self, place: Scope, revision: int, present: int) -> None:
+        """`_commit` was given a document of this revision, and found out that it was not the present one."""
+
     @abstractmethod
     def _agents_of(self, user_id: str | None) -> list[str]:
         """The agents of whom the user has a document."""
@@ -229,15 +232,31 @@ class DocumentStorage(MemoryStorage):
 
     def _update(self, place: Scope, change: Change) -> Document:
         """Store what `change` makes of the current document, computed anew whenever another one came between."""
-        stored = self._changed_copy(place, change) if self.commits_by_version else None
-        for _ in range(_MOST_TRIES):
+        for attempt in range(_MOST_TRIES):
+            with self._exclusive(place), _depth_errors(place):
+                may_presume = self.commits_by_version and not attempt
+                stored = self._attempt_on_copy(place, change) if may_presume else None
+                if stored is None:
+                    stored = self._attempt(place, change, self._latest(place))
             if stored is not None:
                 return stored
-            with self._exclusive(place), _depth_errors(place):
-                stored = self._changed(place, change, self._latest(place))
         raise StoreUnavailableError(f"memory of {place} changes too often to be saved")
 
-    def _changed(self, place: Scope, change: Change, present: Stored) -> Document | None:
+    def _attempt_on_copy(self, place: Scope, change: Change) -> Document | None:
+        """`_attempt` without a question first: None if the last copy is not the present document, or may not be."""
+        last = self._copies.get(place)
+        if last is None:
+            return None
+        presumed = Stored(last.unpacked(), last.version)
+        try:
+            stored = self._attempt(place, change, presumed)
+        except VersionConflictError:
+            return None
+        if stored is None:
+            self._was_not_present(place, presumed.document["revision"], self._latest(place).document["revision"])
+        return None if stored is presumed.document else stored
+
+    def _attempt(self, place: Scope, change: Change, present: Stored) -> Document | None:
         current = present.document
         changed = change(current)
         if changed is current:
@@ -245,19 +264,6 @@ class DocumentStorage(MemoryStorage):
         document = {**changed, "lastUpdated": now(), "revision": current["revision"] + 1}
         stored = self._commit(place, document, present)
         return None if stored is None else self._seen(place, stored).document
-
-    def _changed_copy(self, place: Scope, change: Change) -> Document | None:
-        """`_changed` on the last copy, unread: None if that was not the present document, or may not have been."""
-        last = self._copies.get(place)
-        if last is None:
-            return None
-        present = Stored(last.unpacked(), last.version)
-        try:
-            with _depth_errors(place):
-                stored = self._changed(place, change, present)
-        except VersionConflictError:
-            return None
-        return None if stored is present.document else stored
 
     def _successor(self, scope: Scope, current: Document, document: Document, expected: int | None) -> Document:
         _require(scope, current, expected)

@@ -1,12 +1,13 @@
-"""How documents are read from a store and written to it: onto a version where the store has them, else under a lock."""
+"""How documents are read from a store and written to it: onto a version where it has them, and under a lock."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, cast
 
 from langgraph.store.base import BaseStore, PutOp
@@ -19,6 +20,7 @@ Value = dict[str, Any]
 
 _PAGE = 500
 _LOCK_SECONDS = 10.0
+_LOCK_SECONDS_ON_A_LOOP = 1.0  # whoever holds it may need that very loop
 _PROGRAMMING_ERRORS = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
 
 
@@ -40,13 +42,48 @@ class Found(NamedTuple):
     version: Hashable
 
 
-class VersionedItems:
-    """Whoever comes second finds another version and stores nothing."""
+class Items:
+    """The items of one store, for the threads of this process one at a time."""
+
+    finds_conflicts: bool
+
+    # LangGraph's stores take no attribute, so the locks cannot be theirs: two storages on one store must share them.
+    _LOCKS = tuple(threading.Lock() for _ in range(64))
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    @contextmanager
+    def exclusive(self, where: Hashable) -> Iterator[None]:
+        lock = self._LOCKS[hash((id(self._store), where)) % len(self._LOCKS)]
+        if not lock.acquire(timeout=_LOCK_SECONDS_ON_A_LOOP if _is_on_a_loop() else _LOCK_SECONDS):
+            raise StoreUnavailableError("the memory is held by another thread")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def keys(self, namespace: Namespace) -> list[str]:
+        """The keys of the very namespace; a search finds those below it too."""
+        keys: list[str] = []
+        offset = 0
+        while found := self._call("search", namespace, limit=_PAGE, offset=offset):
+            keys += [item.key for item in found if tuple(item.namespace) == namespace]
+            offset += len(found)
+        return keys
+
+    def _call(self, name: str, *args: Any, **options: Any) -> Any:
+        with _store_errors():
+            return getattr(self._store, name)(*args, **options)
+
+
+class VersionedItems(Items):
+    """Whoever comes second, in another process too, finds another version and stores nothing."""
 
     finds_conflicts = True
 
     def __init__(self, store: VersionedStore) -> None:
-        self._store = store
+        super().__init__(store)
 
     def read(self, namespace: Namespace, key: str) -> Found | None:
         item = self._call("get_versioned", namespace, key)
@@ -66,34 +103,21 @@ class VersionedItems:
     def write(self, items: list[PutOp]) -> None:
         self._call("batch", items)
 
-    def keys(self, namespace: Namespace) -> list[str]:
-        return _keys(lambda at: self._call("search", namespace, limit=_PAGE, offset=at), namespace)
-
-    def exclusive(self, where: Hashable) -> AbstractContextManager[object]:
-        return nullcontext()
-
     def _call(self, name: str, *args: Any, **options: Any) -> Any:
         with _store_errors():
             runner: Runner | None = getattr(self._store, "runner", None)
-            if runner is None:
-                return getattr(self._store, name)(*args, **options)
-            return runner.call(getattr(self._store, f"a{name}")(*args, **options))
+            if runner is not None:
+                return runner.call(getattr(self._store, f"a{name}")(*args, **options))
+        return super()._call(name, *args, **options)
 
 
-class PlainItems:
-    """Whoever comes second waits, in this process only."""
+class PlainItems(Items):
+    """Another process is not noticed."""
 
     finds_conflicts = False
 
-    # LangGraph's stores take no attribute, so the locks cannot be theirs: two storages on one store must share them.
-    _LOCKS = tuple(threading.Lock() for _ in range(64))
-
-    def __init__(self, store: BaseStore) -> None:
-        self._store = store
-
     def read(self, namespace: Namespace, key: str) -> Found | None:
-        with _store_errors():
-            item = self._store.get(namespace, key)
+        item = self._call("get", namespace, key)
         return None if item is None else Found(copy.deepcopy(item.value), item.updated_at)
 
     def replace(self, item: PutOp, version: Hashable, others: list[PutOp]) -> Hashable | None:
@@ -102,22 +126,8 @@ class PlainItems:
         return True
 
     def write(self, items: list[PutOp]) -> None:
-        with _store_errors():
-            self._store.batch([item._replace(value=copy.deepcopy(item.value)) for item in items])
-
-    def keys(self, namespace: Namespace) -> list[str]:
-        with _store_errors():
-            return _keys(lambda at: self._store.search(namespace, limit=_PAGE, offset=at), namespace)
-
-    @contextmanager
-    def exclusive(self, where: Hashable) -> Iterator[None]:
-        lock = self._LOCKS[hash((id(self._store), where)) % len(self._LOCKS)]
-        if not lock.acquire(timeout=_LOCK_SECONDS):
-            raise StoreUnavailableError("the memory is held by another thread")
-        try:
-            yield
-        finally:
-            lock.release()
+        """Private copies: LangGraph's own in-process store keeps what it is given."""
+        self._call("batch", [item._replace(value=copy.deepcopy(item.value)) for item in items])
 
 
 def items_of(store: BaseStore) -> VersionedItems | PlainItems:
@@ -125,16 +135,6 @@ def items_of(store: BaseStore) -> VersionedItems | PlainItems:
     if has_versions and "if_version" in inspect.signature(store.put).parameters:
         return VersionedItems(cast(VersionedStore, store))
     return PlainItems(store)
-
-
-def _keys(page: Callable[[int], list[Any]], namespace: Namespace) -> list[str]:
-    """The keys of the very namespace; a search finds those below it too."""
-    keys: list[str] = []
-    offset = 0
-    while found := page(offset):
-        keys += [item.key for item in found if tuple(item.namespace) == namespace]
-        offset += len(found)
-    return keys
 
 
 @contextmanager
@@ -146,3 +146,11 @@ def _store_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise StoreUnavailableError(f"the store of memory is not available: {error}") from error
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

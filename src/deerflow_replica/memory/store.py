@@ -64,16 +64,12 @@ class StoreMemoryStorage(DocumentStorage):
             return None
 
     def _commit(self, place: Scope, document: Document, present: Stored) -> Stored | None:
-        to_keep = self._to_keep(place, present)
-        version = self._items.replace(self._put(place, document), present.version, to_keep)
-        if version is None and to_keep:
-            self._drop_if_old(place, present.document["revision"])
+        version = self._items.replace(self._put(place, document), present.version, self._to_keep(place, present))
         return None if version is None else Stored(document, version)
 
-    def _drop_if_old(self, place: Scope, revision: int) -> None:
-        """What was not the present document any more, and was kept as an earlier one, may be too old for that."""
-        read = self._read(place, None)
-        if isinstance(read, Unread) or revision < read.document["revision"] - self._history:
+    def _was_not_present(self, place: Scope, revision: int, present: int) -> None:
+        """It was kept as an earlier revision all the same, and may be too old for that."""
+        if revision < present - self._history:
             self._items.write([PutOp(*self._address(place, revision), None)])
 
     def _agents_of(self, user_id: str | None) -> list[str]:
