@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
 import pytest
 
-from deerflow_replica.config import AppConfig
+from deerflow_replica.config import AppConfig, StreamBridgeConfig
 from deerflow_replica.errors import ConfigError
 from deerflow_replica.stream import InMemoryStreamBridge, RedisStreamBridge, open_stream_bridge
+from deerflow_replica.stream.base import StreamSettings
+from deerflow_replica.stream.redis import REDIS_OPTIONS
 from deerflow_replica.testing._stream_common import numbers, publish_all, read
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +35,16 @@ async def test_redis_with_the_options_of_the_section(redis_url: str, key_prefix:
         assert bridge.supports_cross_process
         await publish_all(bridge, "r", 5, end=True)
         assert numbers(await read(bridge, "r")) == [2, 3, 4]
+
+
+def test_every_field_of_the_section_is_a_keyword_of_the_bridge_with_the_same_default() -> None:
+    elsewhere = {"type", "recovered_stream_cleanup_delay_seconds", "heartbeat_interval_seconds"}
+    fields = {name: field.default for name, field in StreamBridgeConfig.model_fields.items() if name not in elsewhere}
+    taken = inspect.signature(RedisStreamBridge).parameters
+    shared = StreamSettings.__dataclass_fields__
+    assert fields.keys() == {*REDIS_OPTIONS, *shared}
+    for name, default in fields.items():
+        assert default == (shared[name].default if name in shared else taken[name].default), name
 
 
 async def test_a_url_that_cannot_be_read_is_not_quoted_behind_the_error() -> None:
