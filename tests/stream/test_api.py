@@ -48,6 +48,19 @@ REDIS = {
     "unavailable_after_seconds": 60.0,
     "lease_seconds": 15.0,
 }
+COUNTS = [
+    "published",
+    "delivered",
+    "gaps",
+    "retried",
+    "reconnects",
+    "orphaned",
+    "pending_events",
+    "pending_bytes",
+    "subscribers",
+    "topics",
+    "connections",
+]
 METHODS = {
     "publish": "(run_id, event, data)",
     "publish_end": "(run_id, *, reason='done')",
@@ -96,8 +109,7 @@ def test_who_crosses_processes_says_so() -> None:
         ),
         (
             StreamStats(),
-            ["published", "delivered", "gaps", "retried", "reconnects", "orphaned"]
-            + ["pending_events", "pending_bytes", "subscribers", "topics", "connections"],
+            COUNTS,
         ),
     ],
     ids=lambda value: type(value).__name__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -172,3 +173,25 @@ async def test_flushall_in_mid_stream_is_a_gap_and_a_new_stream(make: Make) -> N
             await publish_all(bridge, "r", 2, start=3, end=True)
             assert await next_item() == StreamGap(events[-1].id, None, None)
             assert numbers(await read(bridge, "r")) == [3, 4]
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_ids_that_another_writer_was_given_again_are_a_gap(
+    make: Make, client: redis.Redis, keys: tuple[str, str], push: Any, lost: int
+) -> None:
+    async with (
+        make(push=push) as writer,
+        make(push=push) as other,
+        make(push=push) as reader,
+        reading(reader, "r") as next_item,
+    ):
+        await publish_all(writer, "r", 5)
+        restore = _saved(client, keys)
+        await publish_all(writer, "r", lost, start=5)
+        events = [await next_item() for _ in range(5 + lost)]
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+        restore()
+        await other.publish("r", "error", "the producer is gone")
+        await other.publish_end("r", reason="error")
+        assert await next_item() == StreamGap(events[-1].id, None, None)

@@ -8,6 +8,7 @@ by one that was cut off.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import uuid
 from collections.abc import Callable
@@ -25,9 +26,10 @@ from .live import Call
 from .messages import parse_entries
 from .reads import WAKE
 from .ring import Entry, Ring
-from .shards import Plan, Shard
-from .stock import parse_id
+from .shards import FEW_STREAMS, Plan, Shard
+from .stock import StockRing, before, parse_id
 
+_LOG = logging.getLogger(__name__)
 _COUNT = 256
 _COLD_AFTER_SECONDS = 5.0
 _WAKE_TTL_MS = 120_000
@@ -72,6 +74,11 @@ class BlockingReads:
         return self._hub.topics.keys()
 
     @property
+    def generation(self) -> int:
+        """Of the connections."""
+        return self._contact.generation
+
+    @property
     def block_seconds(self) -> float:
         """How long a read may block: all of them together return about once a second when nothing happens."""
         return max(self._interval_seconds, float(len(self._readers)))
@@ -105,16 +112,23 @@ class BlockingReads:
         """The end of `listen` ended the readers, and every reader closes its connection."""
 
     def after(self, name: str) -> Position:
-        """The id after which the stream of a topic is to be read on."""
+        """The id after which the stream of a topic is to be read on; in doubt the newest entry is read once more."""
         topic = self._hub.topics.get(name)
-        held = topic.ring.position if topic is not None and topic.ring is not None else _START
+        ring = topic.ring if topic is not None else None
+        held = ring.position if ring is not None else _START
+        if ring is not None and self._is_unsure(ring):
+            held = before(held)
         return max(held, self._seen.get(name, _START))
+
+    def _is_unsure(self, ring: Ring) -> bool:
+        """Whether the server may be another one than the one that told what is held."""
+        return ring.tail >= 0 and ring.generation != self.generation and not isinstance(ring, StockRing)
 
     def stream(self, name: str) -> str:
         return self._keys.stream(name)
 
-    def take(self, shard: Shard, stream: bytes, raw: list[Any]) -> None:
-        """What a read gave of one stream."""
+    def take(self, shard: Shard, stream: bytes, raw: list[Any], generation: int) -> None:
+        """What a read gave of one stream; `generation` is of the time when it was asked for."""
         name = self._keys.run_of(stream.decode())
         topic = self._hub.topics.get(name)
         if topic is None:
@@ -126,7 +140,11 @@ class BlockingReads:
             self._opened()
         ring = topic.ring
         entries = parse_entries(raw)
-        if ring is not None and entries and _follows(entries, ring):
+        if ring is not None and ring.contradicts(entries):
+            topic.vanish()
+            self._changed(name)
+        elif ring is not None and entries and _follows(entries, ring):
+            ring.generation = generation
             topic.extend(ring, entries, self._hub.settings)
             topic.wake()
         else:
@@ -137,6 +155,10 @@ class BlockingReads:
         """A read failed: whether the server is there is told by reading these streams."""
         self._contact.slipped(error)
         self.read_again(shard)
+
+    def renewed(self) -> None:
+        """A reader has a new connection."""
+        self._contact.renewed()
 
     def read_again(self, shard: Shard) -> None:
         for name in shard.names:
@@ -160,7 +182,8 @@ class BlockingReads:
         self._warm |= self._heard
         now = asyncio.get_running_loop().time()
         if now >= self.due:
-            silent = self._warm - self._heard
+            is_worth_it = len(self._hub.topics) > FEW_STREAMS
+            silent = self._warm - self._heard if is_worth_it else set[str]()
             self._plan.put(silent, is_hot=False)
             self._warm -= silent
             self._heard.clear()
@@ -188,6 +211,7 @@ class Reader:
         self._wakes = 0
         self._asked: set[str] | None = None
         self._is_lost = False
+        self._is_refused = False
         self._task = group.create_task(self._run(), name="stream-feed-xread")
 
     def wake(self) -> list[Command]:
@@ -209,8 +233,11 @@ class Reader:
                 try:
                     await self._read()
                     backoff.reset()
-                except (StreamUnavailableError, ResponseError) as error:
-                    await self._on_failure(error)
+                except StreamUnavailableError as error:
+                    await self._on_loss(error)
+                    await backoff.wait()
+                except ResponseError as error:
+                    self._on_refusal(error)
                     await backoff.wait()
         finally:
             await self._connection.close()
@@ -219,11 +246,14 @@ class Reader:
         await self._connection.open()
         if self._is_lost:
             self._is_lost = False
+            self._news.renewed()
             self._news.read_again(self._shard)
+        generation = self._news.generation
         reply = await self._blocked()
+        self._is_refused = False
         for stream, entries in reply.items() if isinstance(reply, dict) else reply or ():
             if stream.decode() != self._wake_key:
-                self._news.take(self._shard, stream, entries)
+                self._news.take(self._shard, stream, entries, generation)
 
     async def _blocked(self) -> Any:
         names = list(self._shard.names)
@@ -237,13 +267,18 @@ class Reader:
         finally:
             self._asked = None
 
-    async def _on_failure(self, error: StreamUnavailableError | ResponseError) -> None:
-        """A refusal is of one of the streams, which reading them one by one finds."""
-        if isinstance(error, StreamUnavailableError):
-            await self._connection.close()
+    async def _on_loss(self, error: StreamUnavailableError) -> None:
+        await self._connection.close()
         if not self._is_lost:
             self._news.lost(self._shard, error)
         self._is_lost = True
+
+    def _on_refusal(self, error: ResponseError) -> None:
+        """It may be for one of the streams, which reading them one by one finds."""
+        if not self._is_refused:
+            _LOG.warning("the server refuses to read %d streams at once: %s", len(self._shard), error)
+        self._is_refused = True
+        self._news.read_again(self._shard)
 
 
 def _follows(entries: list[Entry], ring: Ring) -> bool:

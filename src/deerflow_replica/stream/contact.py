@@ -24,12 +24,17 @@ class Contact:
         self._limit_seconds = unavailable_after_seconds
         self._down_since: dict[str, float] = {}
         self.losses = 0
+        self.generation = 0
 
     def is_lost(self, part: str) -> bool:
         return part in self._down_since
 
     def restored(self, part: str) -> None:
         self._down_since.pop(part, None)
+
+    def renewed(self) -> None:
+        """A connection was made anew: what answers may be another server, which lost what the last one told."""
+        self.generation += 1
 
     def slipped(self, error: Exception) -> None:
         """One connection of many was lost; the reads tell whether the server is there."""

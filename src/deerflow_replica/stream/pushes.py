@@ -67,6 +67,7 @@ class Pushes:
             try:
                 await self._connection.open()
                 self._contact.restored("push")
+                self._contact.renewed()
                 opened()
                 backoff.reset()
                 await self._take()
@@ -154,6 +155,9 @@ class Pushes:
         elif push.kind == "gone":
             topic.vanish()
         elif push.kind != "event" or push.first > ring.tail + 1:
+            self._changed(topic.run_id)
+        elif ring.contradicts(push.entries):
+            topic.vanish()
             self._changed(topic.run_id)
         else:
             topic.extend(ring, push.entries, self._hub.settings)

@@ -76,7 +76,10 @@ class Reads:
         self._work.clear()
 
     async def call(self, *commands: Command) -> list[Any]:
+        made = self._lane.connections_made
         replies = await self._lane.call(*commands)
+        if made and made != self._lane.connections_made:
+            self._contact.renewed()
         self._contact.restored("reads")
         return replies
 
@@ -118,14 +121,16 @@ class Reads:
             joining = {name: self._joining.pop(name) for name in part if name in self._joining}
             versions = [live.version(name) for name in part]
             tails = [self._tail(name) for name in part]
+            generation = self._contact.generation
             self._stale.difference_update(part)
             try:
                 replies = await self.call(*(self._wanted(name, joining.get(name, ())) for name in part))
             except StreamUnavailableError:
-                self._stale.update(part)
-                for name, subscribers in joining.items():
-                    self._joining[name] = subscribers + self._joining.get(name, [])
+                self._put_back(part, joining)
                 raise
+            if generation != self._contact.generation:
+                self._put_back(part, joining)
+                continue
             for name, version, tail, reply in zip(part, versions, tails, replies, strict=True):
                 topic = self._hub.topics.get(name)
                 if topic is None:
@@ -139,11 +144,17 @@ class Reads:
                 if isinstance(page, StockPage):
                     self._on_stock(topic, page, waiting)
                 elif page is not None:
-                    self._on_page(topic, page, waiting, known_tail=tail)
+                    self._on_page(topic, page, waiting, known_tail=tail, generation=generation)
                 elif live.version(name) == version:
                     self._on_absence(topic, waiting)
                 else:
                     self._again(topic, waiting)
+
+    def _put_back(self, names: list[str], joining: dict[str, list[Subscriber]]) -> None:
+        self._stale.update(names)
+        for name, subscribers in joining.items():
+            self._joining[name] = subscribers + self._joining.get(name, [])
+        self.wake()
 
     def _tail(self, name: str) -> int:
         topic = self._hub.topics.get(name)
@@ -155,7 +166,9 @@ class Reads:
         if topic is not None and isinstance(topic.ring, StockRing):
             return self._after_command(name, START, events=0)
         if topic is not None and topic.ring is not None:
-            return self._page_command(name, str(topic.ring.tail + 1), str(topic.ring.epoch))
+            # The server may be another one than before: then the newest entry is compared.
+            known = topic.ring.generation == self._contact.generation
+            return self._page_command(name, str(max(topic.ring.tail + known, 0)), str(topic.ring.epoch))
         if topic is not None and any(reader.awaits_stream for reader in topic.subscribers):
             return self._page_command(name, "0", "")
         places = [reader.cursor.after for reader in joining]
@@ -178,15 +191,18 @@ class Reads:
             refusal.__cause__ = error
             subscriber.conclude(refusal)
 
-    def _on_page(self, topic: Topic, page: Page, joining: list[Subscriber], *, known_tail: int) -> None:
+    def _on_page(
+        self, topic: Topic, page: Page, joining: list[Subscriber], *, known_tail: int, generation: int
+    ) -> None:
         ring = topic.ring
-        if ring is not None and (page.epoch != ring.epoch or page.tail < known_tail):
+        if ring is not None and (page.tail < known_tail or _is_another(page, ring)):
             # Made anew, or the server came back without its last writes.
             topic.vanish()
             ring = None
         if ring is None:
             ring = topic.begin(Ring(page.epoch, page.entries[0].seq if page.entries else page.tail + 1))
         ring.owner = page.owner
+        ring.generation = generation
         topic.extend(ring, page.entries, self._hub.settings)
         for subscriber in joining:
             subscriber.place(page.state(), ring)
@@ -240,6 +256,13 @@ class Reads:
             return self._after_command(reader.topic.run_id, reader.ring.places[reader])
         epoch = str(reader.ring.epoch) if reader.ring else ""
         return self._page_command(reader.topic.run_id, str(reader.next_seq), epoch)
+
+
+def _is_another(page: Page, ring: Ring) -> bool:
+    """Whether the stream is not the one that was read before."""
+    if page.epoch != ring.epoch or ring.contradicts(page.entries):
+        return True
+    return page.ended and not ring.ended and page.tail <= ring.tail
 
 
 def _on_refills(readers: list[Subscriber], page: Page | StockPage | None) -> None:

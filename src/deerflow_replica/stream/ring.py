@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .base import StreamEvent
 from .cursor import Position, StreamState
 
@@ -21,6 +23,9 @@ class Entry:
         self.is_end = is_end
         self._event: StreamEvent | None = None
 
+    def is_same(self, other: Entry) -> bool:
+        return (self.event, self.stored, self.is_end) == (other.event, other.stored, other.is_end)
+
     def as_event(self) -> StreamEvent:
         if self._event is None:
             self._event = StreamEvent.from_stored(f"{self.epoch}-{self.seq}", self.event, self.stored)
@@ -31,6 +36,7 @@ class Ring:
     """Entries `low..tail` of the stream `epoch`. `floor` is the first event that a newcomer may have.
 
     `gone`: the stream was deleted, nothing will be appended. `owner`: the bridge that published last, if it is known.
+    `generation`: of the connections by which this was last compared with the server.
     """
 
     def __init__(self, epoch: int, low: int = 0) -> None:
@@ -42,6 +48,7 @@ class Ring:
         self.end_reason: str | None = None
         self.gone = False
         self.owner = ""
+        self.generation = 0
         self._entries: list[Entry | None] = []
         self._first = low
 
@@ -64,6 +71,16 @@ class Ring:
     def get(self, seq: int) -> Entry | None:
         """The entry, or None if it is no longer, or not yet, held here."""
         return self._entries[seq - self._first] if self.low <= seq <= self.tail else None
+
+    def contradicts(self, entries: Iterable[Entry]) -> bool:
+        """Whether one of these is held here with other contents: a server that lost it gave its id again."""
+        for entry in entries:
+            if entry.seq > self.tail:
+                return False
+            held = self.get(entry.seq)
+            if held is not None and not held.is_same(entry):
+                return True
+        return False
 
     def append(self, event: str, stored: bytes) -> None:
         self.add(Entry(self.epoch, self.tail + 1, event, stored))
