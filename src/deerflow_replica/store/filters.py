@@ -243,7 +243,7 @@ def _comparison(operator: Comparison, operand: Any) -> Condition:
         return Compare(operator, math.inf if operand > 0 else -math.inf)
     if kind == "number" and operand == operand:  # NaN is not equal to itself
         return Compare(operator, operand)
-    if kind == "string" and is_storable(operand):
+    if isinstance(operand, str) and is_storable(operand):
         return Compare(operator, operand)
     return Never()
 

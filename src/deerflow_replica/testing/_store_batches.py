@@ -66,7 +66,7 @@ class BatchContract(StoreFixtures):
         calls[3] = store.aput(("n", "x"), "k", {"v": float("nan")})
         calls.append(store.asearch(("n", "7")))
         calls.append(store.aput(("m",), "k", {}))
-        results = await asyncio.gather(*calls, return_exceptions=True)
+        results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(results[3], ValueError)
         assert [item.value["n"] for place, item in enumerate(results[:20]) if place != 3] == [
             n for n in range(20) if n != 3
@@ -132,8 +132,8 @@ class BatchContract(StoreFixtures):
     async def test_a_cancelled_caller_harms_nobody(self, store: SharedStore) -> None:
         await store.aput(("a",), "k", {"n": 0})
         for _ in range(10):
-            tasks = [asyncio.create_task(store.aget(("a",), "k")) for _ in range(5)]
-            put = asyncio.create_task(store.aput(("a",), "cancelled", {"whole": [1, 2, 3]}))
+            tasks: list[asyncio.Task[Any]] = [asyncio.create_task(store.aget(("a",), "k")) for _ in range(5)]
+            put: asyncio.Task[Any] = asyncio.create_task(store.aput(("a",), "cancelled", {"whole": [1, 2, 3]}))
             await asyncio.sleep(0)
             tasks[1].cancel()
             put.cancel()

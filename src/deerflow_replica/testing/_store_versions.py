@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -166,7 +168,7 @@ class VersionContract(StoreFixtures):
             await store.aupdate(*PLACE, fail)
         assert caught.value is error
         with pytest.raises(ValueError):  # noqa: PT011  # the words are free
-            await store.aupdate(*PLACE, lambda _: {"v": {1}})  # type: ignore[dict-item]  # that is the point
+            await store.aupdate(*PLACE, lambda _: {"v": {1}})
         with pytest.raises(ValueError, match="max_attempts"):
             await store.aupdate(*PLACE, lambda _: {}, max_attempts=0)
         assert await store.aget(*PLACE) is None
@@ -236,8 +238,10 @@ class ScopeContract(StoreFixtures):
         await store.aput(("a", "b", "c"), "k", {})
         view = store.scoped("a", "b")
         assert await view.alist_namespaces(suffix=("c",)) == [("c",)]
-        for outside in ({"suffix": ("b", "c")}, {"suffix": ("*", "c")}, {"prefix": ("a",)}, {"prefix": ("b",)}):
-            assert await view.alist_namespaces(**outside) == []  # type: ignore[arg-type]  # one of two keywords
+        for outside in (("b", "c"), ("*", "c")):
+            assert await view.alist_namespaces(suffix=outside) == []
+        for label in ("a", "b"):
+            assert await view.alist_namespaces(prefix=(label,)) == []
 
     async def test_conflicts_name_the_views_namespace(self, store: SharedStore) -> None:
         view = store.scoped("a")
@@ -340,19 +344,16 @@ class SyncContract(StoreFixtures):
                 store.put(("own", str(n)), "k", {"turn": turn})
             return store.get(("own", str(n)), "k").value["turn"]  # type: ignore[union-attr,no-any-return]  # it is there
 
-        results = await asyncio.to_thread(in_threads, *(lambda n=n: work(n) for n in range(4)))  # type: ignore[misc]  # a default binds n
+        results = await asyncio.to_thread(in_threads, *(partial(work, n) for n in range(4)))
         assert results == [4] * 4
         item = await store.aget(*PLACE)
         assert item is not None
         assert item.value == {"n": 20}
 
     async def test_a_plain_function_runs_on_the_callers_thread(self, store: SharedStore) -> None:
-        import threading
-
         def work() -> bool:
-            caller, seen = threading.get_ident(), []
-            store.update(*PLACE, lambda _: seen.append(threading.get_ident()) or {"n": 1})  # type: ignore[func-returns-value]  # a lambda notes it
-            return seen == [caller]
+            updated = store.update(*PLACE, lambda _: {"thread": threading.get_ident()})
+            return updated is not None and updated.value == {"thread": threading.get_ident()}
 
         assert await asyncio.to_thread(work)
 
