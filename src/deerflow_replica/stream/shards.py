@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from math import ceil
 
 STREAMS_PER_SHARD = 256
+FEW_STREAMS = 32  # which cost no more than what keeping them apart would
 
 
 class Shard:
@@ -39,13 +40,6 @@ class Plan:
     def names(self) -> set[str]:
         return set(self._shard_of)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._shard_of
-
-    def is_cold(self, name: str) -> bool:
-        shard = self._shard_of.get(name)
-        return shard is not None and not shard.is_hot
-
     def put(self, names: Iterable[str], *, is_hot: bool) -> None:
         """Place streams, or move them. Call `tidy` when all are placed."""
         is_hot = is_hot or self._max_shards == 1
@@ -60,15 +54,19 @@ class Plan:
             self._remove(name)
 
     def tidy(self) -> None:
-        """Dissolve what is not needed any more, and divide what had to grow."""
+        """Dissolve what is not needed any more, and divide what had to grow. A hot shard stays for what has news."""
         for is_hot in (True, False):
-            while len(shards := self._kind(is_hot=is_hot)) > ceil(sum(map(len, shards)) / STREAMS_PER_SHARD):
+            while len(shards := self._kind(is_hot=is_hot)) > self._needed(shards, is_hot=is_hot):
                 self._dissolve(min(shards, key=len))
         for shard in list(self.shards):
             while len(shard) > STREAMS_PER_SHARD and self._may_add():
                 surplus = list(shard.names)[STREAMS_PER_SHARD:]
                 self.drop(surplus)
                 self.put(surplus, is_hot=shard.is_hot)
+
+    def _needed(self, shards: list[Shard], *, is_hot: bool) -> int:
+        least = int(is_hot and bool(self._shard_of))
+        return max(least, ceil(sum(map(len, shards)) / STREAMS_PER_SHARD))
 
     def _kind(self, *, is_hot: bool) -> list[Shard]:
         return [shard for shard in self.shards if shard.is_hot == is_hot]
