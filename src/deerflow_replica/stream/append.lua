@@ -1,20 +1,24 @@
 -- Append a batch to the streams of one or more runs. May be repeated: what a writer has stored is skipped by number.
 --
--- KEYS: per run its stream and its meta hash; then, if an entry is of kind `orphan`, the owner's lease.
--- ARGV: writer, owns (1: the writer becomes the owner), maxlen, max bytes, ttl ms, grace ms, push limit (negative:
---   no pushes), runs;
---   per run: number of entries, the epoch and the last number that this writer knows to be stored ('' and 0: none);
---   per entry: number, kind (event|end|orphan), event name, data (or reason).
+-- KEYS: per run its stream and its meta hash; then, if an entry is an orphan END, the owner's lease.
+-- ARGV: writer, owns (1: the writer becomes the owner), maxlen, max bytes, ttl ms, grace ms, push limit (negative: no
+--   pushes); per run: the epoch and the last number that this writer knows to be stored ('' and 0: none), heads, body.
+--   Heads: "number,kind,event bytes,data bytes" per entry, the next after another comma; the body has the event names
+--   and the data (or the reason) one after the other. Kind: 0 event, 1 END, 2 orphan END.
 --   An orphan END has the owner that must be gone in place of the event name; its bounds are left as they are.
 -- Reply, per run: status (0 stored, 1 ended before, 2 error), last number stored, text (the reason, or the error),
 --   epoch, tail.
 local writer, owns = ARGV[1], ARGV[2] == '1'
 local maxlen, maxbytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local ttl, grace, pushlimit = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local runs = tonumber(ARGV[8])
+local EVENT, ORPHAN = 0, 2
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local FIELDS = {'epoch', 'tail', 'floor', 'low', 'bytes', 'ended', 'mark', 'mark_at', 'expires_at', 'cleaned', 'owner'}
+local number_of_writer = 'n:' .. writer
+local FIELDS = {
+  'epoch', 'tail', 'floor', 'low', 'bytes', 'ended', 'mark', 'mark_at', 'expires_at', 'cleaned', 'owner',
+  number_of_writer
+}
 
 local function whole(number)
   return string.format('%.0f', number)
@@ -34,7 +38,7 @@ local function load(stream, meta, known_epoch, known_last)
   local found = redis.pcall('HMGET', meta, unpack(FIELDS))
   if found.err then return nil, found.err end
   if length > 0 and found[1] then
-    local last = tonumber(redis.call('HGET', meta, 'n:' .. writer) or 0)
+    local last = tonumber(found[12] or 0)
     -- A server that came back without its last writes: these ids were read already, and must not be given twice.
     local is_forgetful = found[1] == known_epoch and last < known_last and not found[6]
     if not is_forgetful then
@@ -51,7 +55,7 @@ local function load(stream, meta, known_epoch, known_last)
   local ended = length > 0 and has_stock_end(stream)
   return {
     epoch = whole(tonumber(clock[1]) * 1000000 + tonumber(clock[2])), tail = -1, floor = 0, low = 0, bytes = 0,
-    ended = ended, mark = -1, mark_at = now, expires_at = 0, cleaned = false, owner = false, last = 0
+    ended = ended, mark = -1, mark_at = now, expires_at = 0, cleaned = false, owner = false, last = 0, is_new = true
   }
 end
 
@@ -71,47 +75,52 @@ local function fitting(stream, state, newest)
   return newest
 end
 
+-- Returns the fields that changed, and their values.
 local function trim(stream, state)
   local newest = state.ended and state.tail - 1 or state.tail
   local fit = state.low
   if state.bytes > maxbytes then fit = fitting(stream, state, newest) end
-  state.floor = math.max(state.floor, fit, newest - maxlen + 1)
+  local changed = {}
+  local floor = math.max(state.floor, fit, newest - maxlen + 1)
+  if floor > state.floor then
+    state.floor = floor
+    changed = {'floor', whole(floor)}
+  end
   local low = math.max(state.low, grace > 0 and fit or state.floor)
   if now - state.mark_at >= grace then
     -- All up to the mark is older than the grace that attached readers have.
     low = math.max(low, math.min(state.floor, state.mark + 1))
     state.mark, state.mark_at = state.tail, now
+    for _, value in ipairs({'mark', whole(state.mark), 'mark_at', whole(now)}) do changed[#changed + 1] = value end
   end
   if low > state.low then
     redis.call('XTRIM', stream, 'MINID', '=', state.epoch .. '-' .. whole(low))
     state.low = low
+    changed[#changed + 1] = 'low'
+    changed[#changed + 1] = whole(low)
   end
+  return changed
 end
 
-local function save(stream, meta, state, is_orphan)
-  local values = {
-    'epoch', state.epoch, 'tail', whole(state.tail), 'floor', whole(state.floor), 'low', whole(state.low),
-    'bytes', whole(state.bytes), 'mark', whole(state.mark), 'mark_at', whole(state.mark_at)
-  }
+local function save(stream, meta, state, values, is_orphan)
+  local function put(field, value)
+    values[#values + 1] = field
+    values[#values + 1] = value
+  end
+  put('tail', whole(state.tail))
+  put('bytes', whole(state.bytes))
+  if state.is_new then
+    put('epoch', state.epoch)
+    for _, field in ipairs({'floor', 'low', 'mark', 'mark_at'}) do put(field, whole(state[field])) end
+  end
   if state.ended then
-    values[#values + 1] = 'ended'
-    values[#values + 1] = '1'
-    values[#values + 1] = 'reason'
-    values[#values + 1] = state.reason
+    put('ended', '1')
+    put('reason', state.reason)
   end
-  if state.last > 0 then
-    values[#values + 1] = 'n:' .. writer
-    values[#values + 1] = whole(state.last)
-  end
-  if owns then
-    values[#values + 1] = 'owner'
-    values[#values + 1] = writer
-  end
+  if state.last > 0 then put(number_of_writer, whole(state.last)) end
+  if owns and state.owner ~= writer then put('owner', writer) end
   local due = ttl > 0 and not is_orphan and not state.cleaned and state.expires_at - now < ttl * 0.9
-  if due then
-    values[#values + 1] = 'expires_at'
-    values[#values + 1] = whole(now + ttl)
-  end
+  if due then put('expires_at', whole(now + ttl)) end
   redis.call('HSET', meta, unpack(values))
   if due then
     redis.call('PEXPIREAT', stream, whole(now + ttl))
@@ -119,32 +128,18 @@ local function save(stream, meta, state, is_orphan)
   end
 end
 
--- "event EPOCH FIRST FLOOR k,event bytes,data bytes;..." NEWLINE bodies; without entries: "tail EPOCH TAIL FLOOR".
-local function push(stream, state, first, lengths, bodies, size)
-  if pushlimit < 0 then return end
-  local head
-  if size > pushlimit then
-    head = 'tail ' .. state.epoch .. ' ' .. whole(state.tail) .. ' ' .. whole(state.floor) .. '\n'
-  else
-    head = 'event ' .. state.epoch .. ' ' .. whole(first) .. ' ' .. whole(state.floor) .. ' '
-      .. table.concat(lengths, ';') .. '\n' .. table.concat(bodies)
+-- "event EPOCH FIRST FLOOR HEADS" NEWLINE BODY, as they came; or only "tail EPOCH TAIL FLOOR".
+local function push(stream, state, first, heads, body)
+  local kind, number, rest = 'tail ', state.tail, '\n'
+  if heads then
+    kind, number, rest = 'event ', first, ' ' .. heads .. '\n' .. body
   end
-  redis.pcall('PUBLISH', stream, head)
+  redis.pcall('PUBLISH', stream, kind .. state.epoch .. ' ' .. whole(number) .. ' ' .. whole(state.floor) .. rest)
 end
 
 local function is_refused(state, kind, event)
   if state.ended then return true end
-  return kind == 'orphan' and (state.owner ~= event or redis.call('EXISTS', KEYS[#KEYS]) == 1)
-end
-
-local function add(stream, state, kind, event, data)
-  local id = state.epoch .. '-' .. whole(state.tail + 1)
-  if kind == 'event' then
-    return redis.pcall('XADD', stream, id, 'kind', 'event', 'event', event, 'data', data,
-      'w', writer, 'b', whole(state.bytes + #data))
-  end
-  return redis.pcall('XADD', stream, id, 'kind', 'end', 'event', '', 'data', 'null',
-    'w', writer, 'b', whole(state.bytes), 'reason', data)
+  return kind == ORPHAN and (state.owner ~= event or redis.call('EXISTS', KEYS[#KEYS]) == 1)
 end
 
 -- Whether somebody who keeps no such numbers, a stock bridge, went on with the stream. Its ids are contiguous then.
@@ -160,60 +155,76 @@ local function catch_up(stream, state)
   return true
 end
 
-local function append(stream, meta, at, count, known_epoch, known_last)
+local function add(stream, state, id, kind, event, data)
+  if kind == EVENT then
+    return redis.pcall('XADD', stream, id, 'kind', 'event', 'event', event, 'data', data,
+      'w', writer, 'b', state.bytes + #data)
+  end
+  return redis.pcall('XADD', stream, id, 'kind', 'end', 'event', '', 'data', 'null',
+    'w', writer, 'b', state.bytes, 'reason', data)
+end
+
+local function add_first(stream, state, kind, event, data)
+  local function attempt()
+    return add(stream, state, state.epoch .. '-' .. whole(state.tail + 1), kind, event, data)
+  end
+  local added = attempt()
+  if type(added) == 'table' and catch_up(stream, state) and not state.ended then return attempt() end
+  return added
+end
+
+local function append(stream, meta, known_epoch, known_last, heads, body)
   local state, problem = load(stream, meta, known_epoch, known_last)
   if not state then return {2, 0, problem, '', 0} end
-  local is_orphan = ARGV[at + 1] == 'orphan'
-  local first, size, status = state.tail + 1, 0, 0
-  local lengths, bodies = {}, {}
-  for index = at, at + 4 * (count - 1), 4 do
-    local number, kind, event, data = tonumber(ARGV[index]), ARGV[index + 1], ARGV[index + 2], ARGV[index + 3]
-    if kind == 'orphan' or number > state.last then
+  local parts = cjson.decode('[' .. heads .. ']')
+  local is_orphan = parts[2] == ORPHAN
+  local behind_it = state.epoch .. '-*'
+  local status, stored, at = 0, 0, 1
+  for index = 1, #parts, 4 do
+    local number, kind, middle = parts[index], parts[index + 1], at + parts[index + 2]
+    local behind = middle + parts[index + 3]
+    if kind == ORPHAN or number > state.last then
+      local event, data = string.sub(body, at, middle - 1), string.sub(body, middle, behind - 1)
       if is_refused(state, kind, event) then
         status, problem = 1, redis.call('HGET', meta, 'reason')
         break
       end
-      local added = add(stream, state, kind, event, data)
-      if type(added) == 'table' and catch_up(stream, state) then
-        if state.ended then
-          status, problem = 1, state.reason
-          break
-        end
-        first = state.tail + 1
-        added = add(stream, state, kind, event, data)
+      local added
+      if stored == 0 then
+        added = add_first(stream, state, kind, event, data)
+      else
+        added = add(stream, state, behind_it, kind, event, data)
       end
       if type(added) == 'table' then
         status, problem = 2, added.err
+        if state.ended then status, problem = 1, state.reason end
         break
       end
+      stored = stored + 1
       state.tail = state.tail + 1
-      local mark = 'v,'
-      if kind == 'event' then
+      if kind == EVENT then
         state.bytes = state.bytes + #data
       else
-        event, mark = '', 'e,'
         state.ended, state.reason = true, data
       end
-      if kind ~= 'orphan' then state.last = number end
-      size = size + #event + #data
-      lengths[#lengths + 1] = mark .. #event .. ',' .. #data
-      bodies[#bodies + 1] = event .. data
+      if kind ~= ORPHAN then state.last = number end
     end
+    at = behind
   end
-  if state.tail >= first then
-    if not is_orphan then trim(stream, state) end
-    save(stream, meta, state, is_orphan)
-    push(stream, state, first, lengths, bodies, size)
+  if stored > 0 then
+    save(stream, meta, state, is_orphan and {} or trim(stream, state), is_orphan)
+    if pushlimit >= 0 then
+      -- As it came, if all of it was stored.
+      local is_whole = stored * 4 == #parts and not is_orphan and #body <= pushlimit
+      push(stream, state, state.tail - stored + 1, is_whole and heads, body)
+    end
   end
   return {status, state.last, problem or '', state.epoch, state.tail}
 end
 
 local replies = {}
-local at = 9
-for run = 1, runs do
-  local count = tonumber(ARGV[at])
-  local known_epoch, known_last = ARGV[at + 1], tonumber(ARGV[at + 2])
-  replies[run] = append(KEYS[2 * run - 1], KEYS[2 * run], at + 3, count, known_epoch, known_last)
-  at = at + 3 + 4 * count
+for at = 8, #ARGV, 4 do
+  local stream, meta = KEYS[#replies * 2 + 1], KEYS[#replies * 2 + 2]
+  replies[#replies + 1] = append(stream, meta, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3])
 end
 return replies

@@ -322,12 +322,14 @@ def check_run_id(run_id: object) -> None:
 def check_event(event: object) -> None:
     if not isinstance(event, str):
         raise TypeError(f"event must be a str, not {type(event).__name__}")
-    if not event or event in _SENTINEL_NAMES or any(mark in event for mark in "\r\n\0"):
+    if not event or event in _SENTINEL_NAMES or (not event.isprintable() and any(mark in event for mark in "\r\n\0")):
         raise ValueError(f"event must be a name of one line that is not a sentinel's, not {event!r}")
     _check_utf8("event", event)
 
 
 def _check_utf8(name: str, value: str) -> None:
+    if value.isascii():
+        return
     try:
         value.encode()
     except UnicodeEncodeError as error:

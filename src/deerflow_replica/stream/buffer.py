@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -14,6 +14,7 @@ from .base import REMEMBERED_ENDS
 
 MAX_BATCH_EVENTS = 256
 MAX_BATCH_BYTES = 4 * 2**20
+MAX_RUN_BYTES = 64 * 1024  # more than this is not pushed to the readers: they have to fetch it
 
 
 @dataclass(slots=True)
@@ -51,20 +52,16 @@ class Item:
     """
 
     run: Run
-    kind: str
-    event: str
+    event: bytes
     data: bytes
     size: int
+    is_end: bool = False
     number: int = 0
     was_sent: bool = False
     is_awaited: bool = False
     is_settled: bool = False
     problem: StreamError | None = None
     _future: asyncio.Future[None] | None = field(default=None, repr=False)
-
-    @property
-    def is_end(self) -> bool:
-        return self.kind == "end"
 
     async def settled(self) -> None:
         """Wait until the item is stored, or `problem` says why it never will be."""
@@ -93,12 +90,17 @@ class Buffer:
         self._items: deque[Item] = deque()
         self._queue: deque[tuple[Item, asyncio.Future[None]]] = deque()
         self._numbers = 0
+        self._pending = 0
         self.bytes = 0
         self.runs: dict[str, Run] = {}
         self.ended: OrderedDict[str, Run] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._pending
+
+    def __iter__(self) -> Iterator[Item]:
+        """What is pending, oldest first."""
+        return (item for item in self._items if not item.is_settled)
 
     def run(self, run_id: str) -> Run:
         """The run, which an event may follow. Raises what its last events came to, and `StreamEndedError`."""
@@ -138,41 +140,48 @@ class Buffer:
                 self._admit()
             raise
 
-    def batch(self) -> list[Item]:
-        """The oldest items, left where they are until they are settled."""
-        chosen: list[Item] = []
+    def batch(self) -> dict[str, list[Item]]:
+        """The oldest items, by their runs' ids, left where they are until they are settled."""
+        chosen: dict[str, list[Item]] = {}
+        sizes: dict[str, int] = {}
         size = 0
-        for item in islice(self._items, MAX_BATCH_EVENTS):
+        for item in islice(self, MAX_BATCH_EVENTS):
+            run_id = item.run.run_id
             size += item.size
-            if chosen and size > MAX_BATCH_BYTES:
+            of_run = sizes[run_id] = sizes.get(run_id, 0) + item.size
+            if chosen and (size > MAX_BATCH_BYTES or (of_run > MAX_RUN_BYTES and of_run > item.size)):
                 break
-            chosen.append(item)
+            if run_id in chosen:
+                chosen[run_id].append(item)
+            else:
+                chosen[run_id] = [item]
         return chosen
 
     def last(self, run_id: str | None) -> Item | None:
         """The newest item of the run, or of all, that is pending."""
         if run_id is None:
-            return self._items[-1] if self._items else None
+            return next((item for item in reversed(self._items) if not item.is_settled), None)
         run = self.runs.get(run_id)
         return run.newest if run is not None and run.pending else None
 
     def oldest(self) -> Item | None:
-        return self._items[0] if self._items else None
+        return next(iter(self), None)
 
-    def settle(self, done: Iterable[tuple[Item, StreamError | None]]) -> None:
-        """Take the items out, each stored (None) or not."""
-        settled = dict(done)
-        while self._items and self._items[0] in settled:
-            item = self._items.popleft()
-            self._settle(item, settled.pop(item))
-        if settled:
-            self._items = deque(item for item in self._items if item not in settled)
-            for item, problem in settled.items():
-                self._settle(item, problem)
+    def settle(self, items: Iterable[Item], problem: StreamError | None = None) -> None:
+        """They are stored, or `problem` says why they never will be."""
+        for item in items:
+            item.settle(problem)
+            item.run.pending -= 1
+            self._pending -= 1
+            self.bytes -= item.size
+        while self._items and self._items[0].is_settled:
+            self._items.popleft()
+        if len(self._items) > 2 * self._pending:
+            self._items = deque(self)
         self._admit()
 
     def of_run(self, run: Run) -> list[Item]:
-        return [item for item in self._items if item.run is run]
+        return [item for item in self if item.run is run]
 
     def over(self, run: Run) -> None:
         """Remember that the run has ended."""
@@ -182,11 +191,16 @@ class Buffer:
         if len(self.ended) > REMEMBERED_ENDS:
             self.ended.popitem(last=False)
 
-    def forget(self, run_id: str) -> None:
+    def forget(self, run_id: str) -> bool:
+        """False: something of the run is still to be stored."""
         self.ended.pop(run_id, None)
         run = self.runs.get(run_id)
-        if run is not None and not run.pending and all(item.run is not run for item, _ in self._queue):
-            del self.runs[run_id]
+        if run is None:
+            return True
+        if run.pending or any(item.run is run for item, _ in self._queue):
+            return False
+        del self.runs[run_id]
+        return True
 
     def close(self, problem: StreamError) -> None:
         """Nothing will be stored any more: tell whoever waits."""
@@ -195,17 +209,11 @@ class Buffer:
             item.problem = problem
             if not turn.done():
                 turn.set_result(None)
-        self.settle([(item, problem) for item in self._items])
-
-    def _settle(self, item: Item, problem: StreamError | None) -> None:
-        self.bytes -= item.size
-        item.run.pending -= 1
-        item.settle(problem)
+        self.settle(list(self), problem)
 
     def _has_room(self, item: Item) -> bool:
-        if not self._items:
-            return True
-        return len(self._items) < self._max_events and self.bytes + item.size <= self._max_bytes
+        pending = self._pending
+        return not pending or (pending < self._max_events and self.bytes + item.size <= self._max_bytes)
 
     def _admit(self) -> None:
         while self._queue and self._has_room(self._queue[0][0]):
@@ -223,6 +231,7 @@ class Buffer:
         self._numbers += 1
         item.number = self._numbers
         self._items.append(item)
+        self._pending += 1
         self.bytes += item.size
         run.pending += 1
         run.newest = item

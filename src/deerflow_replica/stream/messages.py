@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 from .cursor import StreamState
 from .ring import Entry
 from .stock import STOCK_END, StockPage, mended, parse_stock
+
+_END = 1
 
 
 class Page(NamedTuple):
@@ -51,15 +55,16 @@ def parse_push(message: bytes) -> Push:
     kind, epoch, *rest = head.decode().split(" ")
     if kind != "event":
         return Push(kind, int(epoch))
-    first, lengths = int(rest[0]), rest[2]
+    first, heads = int(rest[0]), orjson.loads(f"[{rest[2]}]")
     entries = []
     at = 0
-    for seq, item in enumerate(lengths.split(";"), start=first):
-        mark, name_size, data_size = item.split(",")
+    for seq, (mark, name_size, data_size) in enumerate(zip(heads[1::4], heads[2::4], heads[3::4], strict=True), first):
         middle = at + int(name_size)
-        name, data = body[at:middle], body[middle : middle + int(data_size)]
-        at = middle + int(data_size)
-        entries.append(_made(int(epoch), seq, name, data, is_end=mark == "e"))
+        behind = middle + int(data_size)
+        entries.append(_made(int(epoch), seq, body[at:middle], body[middle:behind], is_end=mark == _END))
+        at = behind
+    if at != len(body):
+        raise ValueError("the body has another length")
     return Push(kind, int(epoch), first, entries)
 
 

@@ -13,6 +13,7 @@ from .publisher import APPEND, Limits
 
 _LOG = logging.getLogger(__name__)
 REASON = "orphaned"
+_ORPHAN = 2
 
 Call = Callable[..., Awaitable[list[Any]]]
 
@@ -73,8 +74,9 @@ class Orphans:
 
     async def _end(self, call: Call, run_id: str, owner: str) -> None:
         keys = (*self._keys.of_run(run_id), self._keys.owner(owner))
-        arguments = self._limits.arguments(self._bridge_id, owns=False, runs=1)
-        (reply,) = await call(APPEND.command(keys, (*arguments, 1, "", 0, 0, "orphan", owner, REASON)))
+        arguments = self._limits.arguments(self._bridge_id, owns=False)
+        heads = f"0,{_ORPHAN},{len(owner.encode())},{len(REASON)}"
+        (reply,) = await call(APPEND.command(keys, (*arguments, "", 0, heads, owner + REASON)))
         if isinstance(reply, Exception):
             _LOG.warning("the orphaned run %r cannot be ended from here: %s", run_id, reply)
         else:

@@ -12,15 +12,15 @@ from .._drivers.redis import Command, Lane, RedisServer, ResponseError, Script, 
 from ..errors import StreamError, StreamUnavailableError
 from .backoff import Backoff
 from .base import StreamSettings
-from .buffer import Buffer, Item, Run
+from .buffer import MAX_RUN_BYTES, Buffer, Item, Run
 from .keys import StreamKeys
 from .lease import Lease
 
 _LOG = logging.getLogger(__name__)
 _YIELD_EVERY = 64
 _GRACE_MS = 1000
-_PUSH_LIMIT = 64 * 1024
 _NO_PUSH = -1
+_EVENT, _END = 0, 1
 
 APPEND = Script(__package__ or "", "append.lua")
 
@@ -39,11 +39,11 @@ class Limits(NamedTuple):
         ttl_ms = math.ceil((settings.stream_ttl_seconds or 0) * 1000)
         # Who lets readers lag exactly what is retained wants exactly that retained.
         grace_ms = 0 if settings.live_window == settings.queue_maxsize else _GRACE_MS
-        push_bytes = _PUSH_LIMIT if pushes else _NO_PUSH
+        push_bytes = MAX_RUN_BYTES if pushes else _NO_PUSH
         return cls(settings.queue_maxsize, settings.max_stream_bytes, ttl_ms, grace_ms, push_bytes)
 
-    def arguments(self, writer: str, *, owns: bool, runs: int) -> tuple[str | int, ...]:
-        return (writer, int(owns), *self, runs)
+    def arguments(self, writer: str, *, owns: bool) -> tuple[str | int, ...]:
+        return (writer, int(owns), *self)
 
 
 class Publisher:
@@ -77,8 +77,10 @@ class Publisher:
 
     async def publish(self, run_id: str, event: str, data: bytes, *, wait: bool) -> None:
         run = self.buffer.run(run_id)
-        item = Item(run, "event", event, data, len(data) + len(event), is_awaited=wait)
-        await self._accept(item)
+        name = event.encode()
+        item = Item(run, name, data, len(data) + len(name), is_awaited=wait)
+        if not self.buffer.offer(item):
+            await self._accept(item)
         if wait:
             await self._stored_or_withdrawn(item)
         elif self.published % _YIELD_EVERY == 0:
@@ -94,7 +96,10 @@ class Publisher:
         run = self.buffer.known(run_id) or self.buffer.run(run_id)
         run.report()
         if run.end is None:
-            await self._accept(Item(run, "end", "", reason.encode(), len(reason), is_awaited=True))
+            data = reason.encode()
+            item = Item(run, b"", data, len(data), is_end=True, is_awaited=True)
+            if not self.buffer.offer(item):
+                await self._accept(item)
         end = run.end
         if end is not None:
             await self._wait(end)
@@ -133,8 +138,8 @@ class Publisher:
             raise problem from self._trouble
 
     def forget(self, run_id: str) -> None:
-        self.buffer.forget(run_id)
-        self._lease.release(run_id)
+        if self.buffer.forget(run_id):
+            self._lease.release(run_id)
 
     def _runs(self, run_id: str | None) -> list[Run]:
         if run_id is None:
@@ -143,8 +148,7 @@ class Publisher:
         return [run] if run is not None else []
 
     async def _accept(self, item: Item) -> None:
-        if self.buffer.offer(item):
-            return
+        """In its turn, when there is room."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self.buffer.accept(item)
@@ -159,7 +163,8 @@ class Publisher:
 
     def _accepted(self, item: Item) -> None:
         self.published += not item.is_end
-        self._lease.hold(item.run.run_id)
+        if item.run.pending == 1:
+            self._lease.hold(item.run.run_id)
         if self._task is None:
             self._task = asyncio.create_task(self._pump(), name="stream-publisher")
 
@@ -179,7 +184,7 @@ class Publisher:
         except StreamUnavailableError:
             item.is_awaited = False
             if not item.was_sent:
-                self.buffer.settle([(item, None)])
+                self.buffer.settle([item])
                 self.published -= 1
             raise
         except asyncio.CancelledError:
@@ -216,11 +221,11 @@ class Publisher:
             _LOG.warning("%s; %d events wait", error, len(self.buffer))
         self._trouble = error
 
-    async def _store(self, batch: list[Item]) -> bool:
+    async def _store(self, runs: dict[str, list[Item]]) -> bool:
         """Whether all went well: stored, refused or failed for good, but nothing to repeat."""
-        runs = _by_run(batch)
-        for item in batch:
-            item.was_sent = True
+        for items in runs.values():
+            for item in items:
+                item.was_sent = True
         try:
             replies = await self._send(runs) if runs else []
         except StreamUnavailableError as error:
@@ -228,8 +233,9 @@ class Publisher:
             return False
         except ResponseError as error:
             if len(runs) > 1:
-                return all([await self._store(items) for items in runs.values()])
-            self._drop(batch[0].run, self._failure(batch[0].run, error))
+                return all([await self._store({run_id: items}) for run_id, items in runs.items()])
+            (items,) = runs.values()
+            self._drop(items[0].run, self._failure(items[0].run, error))
             return True
         self._trouble = None
         outcomes = [self._settle(items, reply) for items, reply in zip(runs.values(), replies, strict=True)]
@@ -240,13 +246,9 @@ class Publisher:
     async def _send(self, runs: dict[str, list[Item]]) -> Sequence[Any]:
         commands: list[Command] = self._lease.renewal()
         keys = [key for run_id in runs for key in self._keys.of_run(run_id)]
-        arguments: list[str | bytes | int] = [
-            *self._limits.arguments(self._bridge_id, owns=self._lease.is_on, runs=len(runs))
-        ]
+        arguments: list[str | bytes | int] = [*self._limits.arguments(self._bridge_id, owns=self._lease.is_on)]
         for items in runs.values():
-            arguments += (len(items), items[0].run.epoch, items[0].run.stored)
-            for item in items:
-                arguments += (item.number, item.kind, item.event, item.data)
+            arguments += (items[0].run.epoch, items[0].run.stored, *_packed(items))
         *renewed, reply = await self._lane.call(*commands, APPEND.command(keys, arguments))
         if renewed:
             self._lease.renewed()
@@ -261,9 +263,10 @@ class Publisher:
         epoch, tail = bytes(reply[3]).decode(), int(reply[4])
         if last:
             run.epoch, run.stored = epoch, last
-        for item in items:
-            item.was_sent = item.number <= last
-        self.buffer.settle([(item, None) for item in items if item.was_sent])
+        stored = [item for item in items if item.number <= last]
+        for item in items[len(stored) :]:
+            item.was_sent = False
+        self.buffer.settle(stored)
         if status == 1:
             run.ending = (epoch, tail, text)
             self._refuse(run)
@@ -283,14 +286,16 @@ class Publisher:
         items = self.buffer.of_run(run)
         run.was_refused = run.was_refused or any(not item.is_end and not item.is_awaited for item in items)
         run.problem = error if run.was_refused and not _has_end(items) else None
-        self.buffer.settle([(item, error if run.was_refused or not item.is_end else None) for item in items])
+        needed = [item for item in items if run.was_refused or not item.is_end]
+        self.buffer.settle(needed, error)
+        self.buffer.settle(item for item in items if not item.is_settled)
         self._end(run)
 
     def _drop(self, run: Run, error: StreamError) -> None:
         items = self.buffer.of_run(run)
         run.problem = None if _has_end(items) or all(item.is_awaited for item in items) else error
         run.end = None
-        self.buffer.settle([(item, error) for item in items])
+        self.buffer.settle(items, error)
 
     def _end(self, run: Run) -> None:
         self.buffer.over(run)
@@ -302,11 +307,12 @@ class Publisher:
         return error
 
 
-def _by_run(batch: list[Item]) -> dict[str, list[Item]]:
-    runs: dict[str, list[Item]] = {}
-    for item in batch:
-        runs.setdefault(item.run.run_id, []).append(item)
-    return runs
+def _packed(items: list[Item]) -> tuple[str, bytes]:
+    """Heads and body, as the append script takes them."""
+    heads = ",".join(
+        [f"{item.number},{_END if item.is_end else _EVENT},{len(item.event)},{len(item.data)}" for item in items]
+    )
+    return heads, b"".join([part for item in items for part in (item.event, item.data)])
 
 
 def _has_end(items: list[Item]) -> bool:

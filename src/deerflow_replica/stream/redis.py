@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from .._drivers.redis import Command, Lane, RedisServer, Script, check_version
 from ..errors import StreamError, StreamUnavailableError
@@ -157,8 +157,8 @@ class RedisStreamBridge(StreamBridge):
             await self._lane.disconnect()
             raise
 
-    async def _publish(self, run_id: str, event: str, encoded: bytes) -> None:
-        await self._publisher.publish(run_id, event, encoded, wait=self._waits)
+    def _publish(self, run_id: str, event: str, encoded: bytes) -> Coroutine[Any, Any, None]:
+        return self._publisher.publish(run_id, event, encoded, wait=self._waits)
 
     async def _publish_end(self, run_id: str, reason: str) -> None:
         await self._publisher.publish_end(run_id, reason)
