@@ -98,8 +98,8 @@ def program() -> Path:
 
 
 def _version() -> str:
-    content = b"".join((SOURCES / name).read_bytes() for name in ("go.mod", "go.sum", "main.go", "message.go"))
-    return hashlib.sha256(content).hexdigest()[:16]
+    content = [source.read_bytes() for source in sorted(SOURCES.iterdir())]
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
 
 
 def _build(built: Path) -> None:

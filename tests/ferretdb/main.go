@@ -8,6 +8,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -61,13 +62,13 @@ func serve(address, directory string) error {
 			if err != nil {
 				return
 			}
-			go relay(client, socket, &turn)
+			go relay(client, socket, directory, &turn)
 		}
 	}()
 	return server.Run(owned)
 }
 
-func relay(client net.Conn, socket string, turn *sync.Mutex) {
+func relay(client net.Conn, socket, directory string, turn *sync.Mutex) {
 	defer client.Close()
 	backend, err := net.Dial("unix", socket)
 	if err != nil {
@@ -79,7 +80,7 @@ func relay(client net.Conn, socket string, turn *sync.Mutex) {
 		if err != nil {
 			return
 		}
-		reply, err := exchange(backend, request, turn)
+		reply, err := exchange(backend, request, directory, turn)
 		if err != nil {
 			return
 		}
@@ -89,11 +90,15 @@ func relay(client net.Conn, socket string, turn *sync.Mutex) {
 	}
 }
 
-func exchange(backend net.Conn, request []byte, turn *sync.Mutex) ([]byte, error) {
+func exchange(backend net.Conn, request []byte, directory string, turn *sync.Mutex) ([]byte, error) {
 	turn.Lock()
 	defer turn.Unlock()
 	if _, err := backend.Write(request); err != nil || !wantsReply(request) {
 		return nil, err
 	}
-	return message(backend)
+	reply, err := message(backend)
+	if err == nil && bytes.Contains(request, []byte("createIndexes")) {
+		err = indexIDs(directory)
+	}
+	return reply, err
 }

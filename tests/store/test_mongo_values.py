@@ -40,9 +40,23 @@ def test_a_plain_value_looks_like_itself() -> None:
     assert to_stored(orjson.dumps(value)) == value
 
 
+def test_a_list_in_a_list_is_wrapped() -> None:
+    assert to_stored(b'{"a":[1,[2,[]]]}') == {"a": [1, {"%list": [2, {"%list": []}]}]}
+
+
+def test_the_deepest_document_is_within_mongodbs_limit() -> None:
+    """Of 100 levels, with those around it."""
+    stored = to_stored(orjson.dumps({"a": orjson.loads("[" * 45 + "]" * 45)}))
+    assert isinstance(stored, dict)
+    levels, one = 0, stored
+    while one:
+        levels, one = levels + 1, next(iter(one.values())) if isinstance(one, dict) else one[0]
+    assert levels < 95
+
+
 @pytest.mark.parametrize(
     "value",
-    [{"list": [0] * 2**20}, {"text": "x" * (3 * 2**20)}, {"deep": orjson.loads("[" * 120 + "]" * 120)}],
+    [{"list": [0] * 2**20}, {"text": "x" * (3 * 2**20)}, {"deep": orjson.loads("[" * 50 + "]" * 50)}],
     ids=["many", "long", "deep"],
 )
 def test_what_bson_may_not_hold_is_a_text(value: dict[str, Any]) -> None:

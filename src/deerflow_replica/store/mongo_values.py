@@ -16,10 +16,11 @@ from .filters import AllOf, AnyOf, Compare, Condition, Equal, Exists
 from .prefilter import demanded
 
 _LARGEST_AS_DOCUMENT = 2 * 2**20  # bytes of JSON; as BSON up to seven times as much: [0,0,0]
-_MAX_DEPTH = 90
+_MAX_DEPTH = 45  # lists in lists count twice
 _MAX_INT = 2**63 - 1
 _EXACT_BELOW = 2**53
-_BIG_INT = "%int"  # no escaped name: "%" is always followed by two digits, or stands alone
+_BIG_INT = "%int"  # no escaped names: there "%" is always followed by two digits, or stands alone
+_INNER_LIST = "%list"  # directly in a list: FerretDB stores none
 _SPECIAL = re.compile(r"[$.%]")
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
@@ -55,7 +56,8 @@ def _escaped(value: Any, depth: int) -> Any:
         return {_escaped_name(name): _escaped(one, depth + 1) for name, one in value.items()}
     if isinstance(value, list):
         _check_depth(depth)
-        return [_escaped(one, depth + 1) for one in value]
+        inner = [_escaped(one, depth + 1) for one in value]
+        return [{_INNER_LIST: one} if isinstance(one, list) else one for one in inner]
     if isinstance(value, int) and value > _MAX_INT:
         return {_BIG_INT: str(value)}
     return value
@@ -65,6 +67,8 @@ def _plain(stored: Any) -> Any:
     if isinstance(stored, dict):
         if _BIG_INT in stored:
             return int(stored[_BIG_INT])
+        if _INNER_LIST in stored:
+            return _plain(stored[_INNER_LIST])
         return {_plain_name(name): _plain(one) for name, one in stored.items()}
     return [_plain(one) for one in stored] if isinstance(stored, list) else stored
 

@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
 
+import orjson
 from langgraph.store.base import TTLConfig
 
-from .._drivers.mongodb import Client, Collection, Document, MongoServer, collection_of
+from .._drivers.mongodb import Client, Collection, MongoServer, collection_of
 from .._extras import extra
 from ..errors import ConfigError, StoreUnavailableError
-from . import labels, listing
+from . import listing
 from .backend import Backend
 from .base import SharedStore
 from .filters import AllOf, holds
 from .mongo_clock import ServerClock
-from .mongo_values import from_stored, prefilter, to_stored
-from .times import from_micros, to_micros
+from .mongo_documents import (
+    ABSENT,
+    Document,
+    alive,
+    below,
+    expired,
+    id_of,
+    of_version,
+    putting,
+    restoring,
+    row_of,
+    version_of,
+    written_of,
+)
+from .mongo_values import from_stored, prefilter
 from .values import Conflict, Count, Get, ListNamespaces, OnConflict, Place, Read, Restored, Row, Search, Write, Written
 
 with extra("mongodb"):
-    import orjson
-    from bson.timestamp import Timestamp
     from pymongo import ReturnDocument, UpdateOne
     from pymongo.errors import BulkWriteError, DuplicateKeyError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _SCHEMA_VERSION = 1
-_MOST_IDS = 1000  # in one command, which holds 16 MiB
+_MOST = 1000  # items in one command, which holds 16 MiB: an id has up to 2 KiB
+_SCANS = 8  # at the same time
+_NO_LIMIT = 2**31 - 1
 _DUPLICATE_KEY = 11000
 _SWEEP_LEASE = 60_000_000  # microseconds after which a sweeper that died is not waited for
-_NEW_VERSION = {"version": {"$type": "timestamp"}}  # the server's own, which it never gives twice
-_NEW = {"version": {"$exists": False}}  # in an upsert: what is there already is a duplicate key
 
 
 class MongoStore(SharedStore):
@@ -57,7 +71,7 @@ class MongoStore(SharedStore):
     ) -> None:
         self._client = None if isinstance(conn, str) else conn
         url = conn if isinstance(conn, str) else None
-        self._server = MongoServer(url, max_size=MongoBackend.slots + 1, timeout_seconds=timeout_seconds)
+        self._server = MongoServer(url, max_size=_SCANS + MongoBackend.slots, timeout_seconds=timeout_seconds)
         self._names = (database, collection)
         super().__init__("store", ttl=ttl, is_borrowed=self._client is not None)
 
@@ -70,20 +84,18 @@ class MongoStore(SharedStore):
 
 
 class MongoBackend(Backend):
-    """One document for each item: `_id` is the labels and the key, in the order in which items are listed.
-
-    Every document is changed in one step of the server's; nothing here needs a transaction.
-    """
+    """Every document is changed in one step of the server's, so nothing here needs a transaction."""
 
     slots = 4
 
     def __init__(self, server: MongoServer, client: Client | None, database: str, collection: str) -> None:
         self._server = server
-        self._borrowed = client
+        self._owns_client = client is None
         self._client = client
         self._database = database
         self._collection = collection
         self._clock = ServerClock()
+        self._scanning = asyncio.Semaphore(_SCANS)
         self._is_set_up = False
 
     async def open(self) -> None:
@@ -91,7 +103,7 @@ class MongoBackend(Backend):
             self._client = await self._server.connect()
 
     async def close(self) -> None:
-        if self._client is not None and self._borrowed is None:
+        if self._client is not None and self._owns_client:
             client, self._client = self._client, None
             await client.close()
 
@@ -100,7 +112,7 @@ class MongoBackend(Backend):
             about = self._about(client)
             if await self._schema(about) == _SCHEMA_VERSION:
                 return
-            items = self._items(client)
+            items = collection_of(client, self._database, self._collection)
             await items.create_index([("updated_at", -1), ("_id", 1)], name="by_update")
             await items.create_index([("namespace", 1)], name="by_namespace")
             await items.create_index([("expires_at", 1)], name="by_expiry")
@@ -109,12 +121,14 @@ class MongoBackend(Backend):
         await self._server.run(self._opened(), work)
 
     async def run(self, reads: Sequence[Read], writes: Sequence[Write], *, live: bool) -> list[Any]:
-        async def work(items: Collection, now: int) -> list[Any]:
-            answers = await _Reader(items, now, live=live).answers(reads)
-            await _apply(items, writes, now, live=live)
-            return answers
-
-        return await self._asked(work)
+        answers = await self._answers(reads, live=live)
+        deletes = [id_of(write.place) for write in writes if write.document is None]
+        puts = [write for write in writes if write.document is not None]
+        for some in _parts(deletes):
+            await self._asked(partial(_delete, ids=some))
+        for part in _parts(puts):
+            await self._asked(partial(_put, writes=part, live=live))
+        return answers
 
     async def write_if(self, write: Write, *, live: bool) -> Written | Conflict:
         async def work(items: Collection, now: int) -> Written | Conflict:
@@ -127,19 +141,14 @@ class MongoBackend(Backend):
         return await self._asked(work, retry=False)
 
     async def touch(self, places: Sequence[Place]) -> None:
-        async def work(items: Collection, now: int) -> None:
-            for some in _in_parts([_id_of(place) for place in places]):
-                alive = {"_id": {"$in": some}, "expires_at": {"$gt": now}}
-                for ttl in await items.distinct("ttl", alive):
-                    await items.update_many(alive | {"ttl": ttl}, {"$set": {"expires_at": now + ttl}})
-
-        await self._asked(work)
+        for some in _parts([id_of(place) for place in places]):
+            await self._asked(partial(_touch, ids=some))
 
     async def delete_namespace(self, prefix: str, *, live: bool) -> int:
         async def work(items: Collection, now: int) -> int:
-            deleted = await items.delete_many(_below(prefix) | _alive(now, live=live))
+            deleted = await items.delete_many(below(prefix) | alive(now, live=live))
             if live:
-                await items.delete_many(_below(prefix))
+                await items.delete_many(below(prefix))
             return deleted.deleted_count
 
         return await self._asked(work)
@@ -152,33 +161,38 @@ class MongoBackend(Backend):
                 await about.update_one({"_id": "sweep", "until": {"$lte": now}}, taken, upsert=True)
             except DuplicateKeyError:
                 return None
-            expired = {"expires_at": {"$lte": now}}
-            ids = [found["_id"] async for found in items.find(expired, {"_id": 1}).limit(limit)]
-            deleted = await items.delete_many(expired | {"_id": {"$in": ids}})
+            ids = [found["_id"] async for found in items.find(expired(now), {"_id": 1}).limit(limit)]
+            deleted = await items.delete_many(expired(now) | {"_id": {"$in": ids}})
             await about.update_one({"_id": "sweep"} | mine, {"$set": {"until": 0}})
             return deleted.deleted_count
 
-        return await self._asked(work)
-
-    async def restore(self, items: Sequence[Restored], *, on_conflict: OnConflict) -> int:
-        requests = [_restoring(item, on_conflict) for item in items]
-
-        async def work(collection: Collection, now: int) -> int:
-            try:
-                done = await collection.bulk_write(requests, ordered=False)
-            except BulkWriteError as error:
-                if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
-                    raise
-                return int(error.details["nUpserted"]) + int(error.details["nMatched"])
-            return done.upserted_count + done.matched_count
-
         return await self._asked(work, retry=False)
 
+    async def restore(self, items: Sequence[Restored], *, on_conflict: OnConflict) -> int:
+        requests = [restoring(item, on_conflict) for item in items]
+        return sum([await self._asked(partial(_restore, requests=part), retry=False) for part in _parts(requests)])
+
+    async def _answers(self, reads: Sequence[Read], *, live: bool) -> list[Any]:
+        ids = [id_of(read.place) for read in reads if isinstance(read, Get)]
+        rows: dict[str, Row] = {}
+        for some in _parts(ids):
+            rows |= await self._asked(partial(_got, ids=some, live=live))
+        scans = (self._scan(read, live=live) for read in reads if not isinstance(read, Get))
+        scanned = iter(await asyncio.gather(*scans))
+        return [rows.get(id_of(read.place)) if isinstance(read, Get) else next(scanned) for read in reads]
+
+    async def _scan(self, read: Search | Count | ListNamespaces, *, live: bool) -> Any:
+        async with self._scanning:
+            return await self._asked(partial(_scanned, read=read, live=live))
+
     async def _asked(self, work: Callable[[Collection, int], Awaitable[T]], *, retry: bool = True) -> T:
+        """`work` with the collection and the time, in microseconds."""
+
         async def asked(client: Client) -> T:
             if not self._is_set_up:
                 await self._check_set_up(client)
-            return await work(self._items(client), await self._clock.now(client))
+            items = collection_of(client, self._database, self._collection)
+            return await work(items, await self._clock.now(client))
 
         return await self._server.run(self._opened(), asked, retry=retry)
 
@@ -199,74 +213,8 @@ class MongoBackend(Backend):
             raise StoreUnavailableError(f"{self._server.name} is not open here")
         return self._client
 
-    def _items(self, client: Client) -> Collection:
-        return collection_of(client, self._database, self._collection)
-
     def _about(self, client: Client) -> Collection:
         return collection_of(client, self._database, f"{self._collection}.about")
-
-
-class _Reader:
-    """Answers, as of one moment."""
-
-    def __init__(self, items: Collection, now: int, *, live: bool) -> None:
-        self._items = items
-        self._alive = _alive(now, live=live)
-
-    async def answers(self, reads: Sequence[Read]) -> list[Any]:
-        got = await self._got([_id_of(read.place) for read in reads if isinstance(read, Get)])
-        scans = [self._scan(read) for read in reads if not isinstance(read, Get)]
-        scanned = iter(await asyncio.gather(*scans))
-        return [got.get(_id_of(read.place)) if isinstance(read, Get) else next(scanned) for read in reads]
-
-    async def _got(self, ids: Sequence[str]) -> dict[str, Row]:
-        rows: dict[str, Row] = {}
-        for some in _in_parts(ids):
-            async for found in self._items.find({"_id": {"$in": some}} | self._alive):
-                rows[found["_id"]] = _row(found)
-        return rows
-
-    async def _scan(self, read: Search | Count | ListNamespaces) -> Any:
-        match read:
-            case Search():
-                return await self._searched(read)
-            case Count(prefix, condition):
-                return await self._counted(prefix, condition)
-            case ListNamespaces():
-                below = _below(listing.first_labels(read)) | self._alive
-                return listing.page(await self._items.distinct("namespace", below), read)
-
-    async def _searched(self, search: Search) -> list[Row]:
-        if not search.limit:
-            return []
-        cursor = self._items.find(self._wanted(search.prefix, search.condition))
-        cursor = cursor.sort([("updated_at", -1), ("_id", 1)])
-        if not search.condition.conditions:
-            page = cursor.skip(search.offset).limit(search.limit)
-            return [_row(found) async for found in page]
-        rows: list[Row] = []
-        left_out = 0
-        async with cursor:
-            async for found in cursor:
-                if not holds(search.condition, orjson.loads(from_stored(found["value"]))):
-                    continue
-                if left_out < search.offset:
-                    left_out += 1
-                    continue
-                rows.append(_row(found))
-                if len(rows) == search.limit:
-                    break
-        return rows
-
-    async def _counted(self, prefix: str, condition: AllOf) -> int:
-        wanted = self._wanted(prefix, condition)
-        if not condition.conditions:
-            return await self._items.count_documents(wanted)
-        values = [found["value"] async for found in self._items.find(wanted, {"value": 1})]
-        return sum(holds(condition, orjson.loads(from_stored(value))) for value in values)
-
-    def _wanted(self, prefix: str, condition: AllOf) -> Document:
-        return _below(prefix) | self._alive | prefilter(condition)
 
 
 class _Conditional:
@@ -276,137 +224,116 @@ class _Conditional:
         self._items = items
         self._write = write
         self._now = now
-        self._place = {"_id": _id_of(write.place)}
-        self._alive = _alive(now, live=live)
         self._live = live
+        self._place = {"_id": id_of(write.place)}
+        self._there = self._place | alive(now, live=live)
 
     async def outcome(self) -> Written | Conflict:
         done = await (self._deleted() if self._write.document is None else self._put())
-        if done is not None:
-            return done
-        found = await self._items.find_one(self._place | self._alive, {"version": 1})
-        return Conflict(0 if found is None else _number(found["version"]))
+        return done or Conflict(version_of(await self._items.find_one(self._there, {"version": 1})))
 
     async def _deleted(self) -> Written | None:
         if not self._write.if_version:
-            return None if await self._items.find_one(self._place | self._alive, {"_id": 1}) else Written(0)
-        deleted = await self._items.delete_one(self._expected())
+            return None if await self._items.find_one(self._there, {"_id": 1}) else Written(0)
+        deleted = await self._items.delete_one(self._there | of_version(self._write.if_version))
         return Written(0) if deleted.deleted_count else None
 
     async def _put(self) -> Written | None:
-        if not self._write.if_version and self._live:
-            await self._items.delete_one(self._place | _expired(self._now))
+        found = await (self._replaced(self._write.if_version) if self._write.if_version else self._created())
+        return None if found is None else written_of(found)
+
+    async def _replaced(self, version: int) -> Document | None:
+        update = putting(self._write, self._now)
+        expected = self._there | of_version(version)
+        return await self._items.find_one_and_update(expected, update, return_document=ReturnDocument.AFTER)
+
+    async def _created(self) -> Document | None:
+        if self._live:
+            await self._items.delete_one(self._place | expired(self._now))
+        update, absent = putting(self._write, self._now), self._place | ABSENT
         try:
-            found = await self._items.find_one_and_update(
-                self._expected(),
-                _putting(self._write, self._now),
-                upsert=not self._write.if_version,
-                return_document=ReturnDocument.AFTER,
+            return await self._items.find_one_and_update(
+                absent, update, upsert=True, return_document=ReturnDocument.AFTER
             )
         except DuplicateKeyError:
             return None
-        if found is None:
-            return None
-        return Written(_number(found["version"]), from_micros(found["created_at"]), from_micros(found["updated_at"]))
-
-    def _expected(self) -> Document:
-        if not self._write.if_version:
-            return self._place | _NEW
-        return self._place | self._alive | {"version": _timestamp(self._write.if_version)}
 
 
-async def _apply(items: Collection, writes: Sequence[Write], now: int, *, live: bool) -> None:
-    deleted = [_id_of(write.place) for write in writes if write.document is None]
-    put = [write for write in writes if write.document is not None]
-    for some in _in_parts(deleted):
-        await items.delete_many({"_id": {"$in": some}})
+async def _delete(items: Collection, now: int, *, ids: Sequence[str]) -> None:
+    await items.delete_many({"_id": {"$in": ids}})
+
+
+async def _touch(items: Collection, now: int, *, ids: Sequence[str]) -> None:
+    still = {"_id": {"$in": ids}, "expires_at": {"$gt": now}}
+    for ttl in await items.distinct("ttl", still):
+        await items.update_many(still | {"ttl": ttl}, {"$set": {"expires_at": now + ttl}})
+
+
+async def _put(items: Collection, now: int, *, writes: Sequence[Write], live: bool) -> None:
+    ids = [id_of(write.place) for write in writes]
     if live:
-        for some in _in_parts([_id_of(write.place) for write in put]):
-            await items.delete_many({"_id": {"$in": some}} | _expired(now))
-    if put:
-        await items.bulk_write(
-            [UpdateOne({"_id": _id_of(write.place)}, _putting(write, now), upsert=True) for write in put]
-        )
-
-
-def _putting(write: Write, now: int) -> Document:
-    ttl = {} if write.ttl is None else {"ttl": write.ttl, "expires_at": now + write.ttl}
-    update: Document = {
-        "$set": _content(write),
-        "$max": {"updated_at": now},
-        "$currentDate": _NEW_VERSION,
-        "$setOnInsert": {"created_at": now},
-    }
-    if write.keeps_ttl:
-        update["$setOnInsert"] |= ttl
-    elif ttl:
-        update["$set"] |= ttl
-    else:
-        update["$unset"] = {"ttl": "", "expires_at": ""}
-    return update
-
-
-def _restoring(item: Restored, on_conflict: OnConflict) -> UpdateOne:
-    stamps = {"created_at": to_micros(item.created_at), "updated_at": to_micros(item.updated_at)}
-    expiry: Document = {}
-    if item.expires_at is not None:
-        expiry = {"ttl": item.write.ttl, "expires_at": to_micros(item.expires_at)}
-    older: Document = {"skip": _NEW, "newer": {"updated_at": {"$lt": stamps["updated_at"]}}, "replace": {}}
-    update = {"$set": _content(item.write) | stamps | expiry, "$currentDate": _NEW_VERSION}
-    if not expiry:
-        update["$unset"] = {"ttl": "", "expires_at": ""}
-    return UpdateOne({"_id": _id_of(item.write.place)} | older[on_conflict], update, upsert=True)
-
-
-def _content(write: Write) -> Document:
-    return {
-        "namespace": write.place.namespace,
-        "key": write.place.key,
-        "value": to_stored(write.document or b""),
-    }
-
-
-def _row(found: Document) -> Row:
-    return Row(
-        found["namespace"],
-        found["key"],
-        from_stored(found["value"]),
-        _number(found["version"]),
-        from_micros(found["created_at"]),
-        from_micros(found["updated_at"]),
-        "ttl" in found,
+        await items.delete_many(expired(now) | {"_id": {"$in": ids}})
+    await items.bulk_write(
+        [UpdateOne({"_id": one}, putting(write, now), upsert=True) for one, write in zip(ids, writes, strict=True)]
     )
 
 
-def _id_of(place: Place) -> str:
-    """U+0000 ends each label, and once more the namespace: so ids are ordered as tuples of labels, then keys, are."""
-    return f"{_start(place.namespace)}\0{place.key}"
+async def _restore(items: Collection, now: int, *, requests: Sequence[tuple[Document, Document]]) -> int:
+    upserts = [UpdateOne(asked, update, upsert=True) for asked, update in requests]
+    try:
+        done = await items.bulk_write(upserts, ordered=False)
+    except BulkWriteError as error:
+        if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
+            raise
+        return int(error.details["nUpserted"]) + int(error.details["nMatched"])
+    return done.upserted_count + done.matched_count
 
 
-def _start(namespace: str) -> str:
-    return "".join(f"{label}\0" for label in labels.split(namespace))
+async def _got(items: Collection, now: int, *, ids: Sequence[str], live: bool) -> dict[str, Row]:
+    wanted = alive(now, live=live) | {"_id": {"$in": ids}}
+    return {found["_id"]: row_of(found) async for found in items.find(wanted)}
 
 
-def _below(prefix: str) -> Document:
-    start = _start(prefix)
-    return {"_id": {"$gte": start, "$lt": f"{start[:-1]}\1"}} if start else {}
+async def _scanned(items: Collection, now: int, *, read: Search | Count | ListNamespaces, live: bool) -> Any:
+    there = alive(now, live=live)
+    match read:
+        case Search(prefix, condition):
+            return await _found(items, read, there | below(prefix) | prefilter(condition))
+        case Count(prefix, condition):
+            return await _counted(items, condition, there | below(prefix) | prefilter(condition))
+        case ListNamespaces():
+            return listing.page(await items.distinct("namespace", there | below(listing.first_labels(read))), read)
 
 
-def _alive(now: int, *, live: bool) -> Document:
-    return {"expires_at": {"$not": {"$lte": now}}} if live else {}
+async def _found(items: Collection, search: Search, wanted: Document) -> list[Row]:
+    limit, rows = min(search.limit, _NO_LIMIT), list[Row]()
+    if not limit:
+        return rows
+    async with items.find(wanted).sort([("updated_at", -1), ("_id", 1)]) as cursor:
+        if not search.condition.conditions:
+            return [row_of(found) async for found in cursor.skip(search.offset).limit(limit)]
+        left_out = 0
+        async for found in cursor:
+            row = row_of(found)
+            if not holds(search.condition, orjson.loads(row.document)):
+                continue
+            if left_out < search.offset:
+                left_out += 1
+                continue
+            rows.append(row)
+            if len(rows) == limit:
+                break
+    return rows
 
 
-def _expired(now: int) -> Document:
-    return {"expires_at": {"$lte": now}}
+async def _counted(items: Collection, condition: AllOf, wanted: Document) -> int:
+    if not condition.conditions:
+        return await items.count_documents(wanted)
+    count = 0
+    async for found in items.find(wanted, {"value": 1}):
+        count += holds(condition, orjson.loads(from_stored(found["value"])))
+    return count
 
 
-def _in_parts(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (ids[start : start + _MOST_IDS] for start in range(0, len(ids), _MOST_IDS))
-
-
-def _number(version: Timestamp) -> int:
-    return version.time << 32 | version.inc
-
-
-def _timestamp(version: int) -> Timestamp:
-    return Timestamp(version >> 32, version & 0xFFFFFFFF)
+def _parts(items: Sequence[S]) -> Iterator[Sequence[S]]:
+    return (items[start : start + _MOST] for start in range(0, len(items), _MOST))

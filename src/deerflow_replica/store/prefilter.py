@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .filters import AllOf, Condition, Equal, Fields
+from .filters import AllOf, Condition, Equal, Fields, is_storable
 
 
 def demanded(condition: AllOf) -> Iterator[tuple[str, Condition]]:
@@ -13,6 +13,8 @@ def demanded(condition: AllOf) -> Iterator[tuple[str, Condition]]:
     for one in condition.conditions:
         if isinstance(one, Fields):
             for name, inner in one.conditions:
+                if not is_storable(name):
+                    continue  # no value has it: what is missing is null
                 yield from ((name, part) for part in _parts(inner))
         elif isinstance(one, AllOf):
             yield from demanded(one)
