@@ -107,8 +107,8 @@ async def test_each_connection_of_a_reader_may_break(
                 assert numbers(await other) == [0]
             await writer.publish_end("r")
             assert await next_item() is END_SENTINEL
-        # A reader that blocks takes the events on that side, and little comes by the other.
-        assert reader.stats().reconnects > 0 or (push, verb, let_through) == ("xread", b"EVAL", 300)
+        # So little comes by the other side that it may never be that much.
+        assert reader.stats().reconnects > 0 or (verb, let_through) == (b"EVAL", 300)
         assert reader.stats().gaps == 0
 
 
