@@ -7,10 +7,12 @@ import importlib.util
 import logging
 import pickle
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -207,6 +209,42 @@ def test_the_constructor_reaches_for_nothing(alone: Any, tmp_path: Path, monkeyp
     assert (tmp_path / "other.db").exists()
     storage.close()
     later.close()
+
+
+@pytest.mark.parametrize(
+    "server", ["postgresql://127.0.0.1:1/x", "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=100"]
+)
+def test_a_server_that_is_not_there_is_no_empty_memory(
+    alone: Any, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setenv(URL, server)
+    storage = alone(object())
+    with pytest.raises(StoreUnavailableError):
+        storage.load(user_id="ann")
+    assert storage.save({"facts": []}, user_id="ann") is False
+    storage.close()
+
+
+@pytest.fixture
+def own_database(postgres_dsn: str) -> Iterator[str]:
+    """The URL of a new database: a storage takes the schema that the package always takes."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield urlsplit(postgres_dsn)._replace(path=f"/{name}").geturl()
+        connection.execute(f"DROP DATABASE {name} (FORCE)".encode())
+
+
+def test_replicas_share_what_is_in_postgres(alone: Any, own_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL, own_database)
+    one, other = alone(object()), alone(object())
+    for number, storage in enumerate((one, other, one)):
+        storage.apply_changes({"upserts": [{"id": str(number), "content": "tea"}]}, user_id="ann")
+    assert [fact["id"] for fact in other.load(user_id="ann")["facts"]] == ["0", "1", "2"]
+    one.close()
+    other.close()
 
 
 @pytest.mark.anyio

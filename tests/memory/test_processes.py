@@ -54,6 +54,10 @@ def test_two_processes_lose_nothing(kind: str, tmp_path: Path) -> None:
     both_lose_nothing(kind, str(tmp_path / "store.db" if kind == "sqlite" else tmp_path), "")
 
 
+def test_two_processes_lose_nothing_in_postgres(postgres_dsn: str, postgres_schema: str) -> None:
+    both_lose_nothing("postgres", postgres_dsn, postgres_schema)
+
+
 def both_lose_nothing(kind: str, place: str, schema: str) -> None:
     with saver(kind, place, schema, "a") as one, saver(kind, place, schema, "b") as two:
         for process in (one, two):

@@ -20,7 +20,8 @@ from langgraph.store.sqlite.aio import AsyncSqliteStore as LangGraphSqliteStore
 from deerflow_replica._drivers.embedded import EmbeddedPostgres
 from deerflow_replica.errors import MemoryCorruptError, StoreUnavailableError
 from deerflow_replica.memory import StoreMemoryStorage
-from deerflow_replica.store.sqlite import SqliteStore
+from deerflow_replica.store import PostgresStore, SqliteStore
+from waiting import eventually_sync
 
 
 class CountingStore(SqliteStore):
@@ -273,7 +274,7 @@ def test_a_server_that_dies_is_never_an_empty_memory(
         mortal.kill()
         for _ in range(2):
             assert ids(storage.load(user_id="ann")) == ["1"]
-        warned = [record for record in caplog.records if record.name.startswith("deerflow_replica")]
+        warned = [record for record in caplog.records if record.name == "deerflow_replica.memory.documents"]
         assert [record.levelno for record in warned] == [logging.WARNING]
         for read in (storage.reload, StoreMemoryStorage(store).load):
             with pytest.raises(StoreUnavailableError):
@@ -289,6 +290,22 @@ def test_a_server_that_dies_is_never_an_empty_memory(
     mortal.start()
     with LangGraphPostgresStore.from_conn_string(mortal.dsn) as store:
         assert ids(StoreMemoryStorage(store).load(user_id="ann")) == ["1"]
+
+
+def test_our_own_store_comes_back_with_its_server(mortal: EmbeddedPostgres) -> None:
+    with PostgresStore(mortal.dsn, timeout_seconds=1) as store:
+        store.setup()
+        storage = StoreMemoryStorage(store)
+        assert storage.save(facts("1"), user_id="ann")
+        mine = storage.load(user_id="ann")
+        mortal.kill()
+        assert storage.save({**mine, **facts("1", "2")}, user_id="ann") is False
+        assert ids(storage.load(user_id="ann")) == ["1"]
+        with pytest.raises(StoreUnavailableError):
+            storage.load(user_id="bob")
+        mortal.start()
+        eventually_sync(lambda: storage.save({**mine, **facts("1", "2")}, user_id="ann"))
+        assert ids(storage.reload(user_id="ann")) == ["1", "2"]
 
 
 def test_what_a_database_would_change_is_kept_as_text(storage: StoreMemoryStorage, ours: SqliteStore) -> None:

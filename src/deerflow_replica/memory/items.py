@@ -56,12 +56,14 @@ class Items:
     @contextmanager
     def exclusive(self, where: Hashable) -> Iterator[None]:
         lock = self._LOCKS[hash((id(self._store), where)) % len(self._LOCKS)]
-        if not lock.acquire(timeout=_LOCK_SECONDS_ON_A_LOOP if _is_on_a_loop() else _LOCK_SECONDS):
+        is_held = lock.acquire(timeout=_LOCK_SECONDS_ON_A_LOOP if _is_on_a_loop() else _LOCK_SECONDS)
+        if not (is_held or self.finds_conflicts):
             raise StoreUnavailableError("the memory is held by another thread")
         try:
             yield
         finally:
-            lock.release()
+            if is_held:
+                lock.release()
 
     def keys(self, namespace: Namespace) -> list[str]:
         """The keys of the very namespace; a search finds those below it too."""
