@@ -111,18 +111,18 @@ class BlockingReads:
     async def close(self) -> None:
         """The end of `listen` ended the readers, and every reader closes its connection."""
 
-    def after(self, name: str) -> Position:
-        """The id after which the stream of a topic is to be read on; in doubt the newest entry is read once more."""
+    def after(self, name: str, *, is_new: bool) -> Position:
+        """The id after which the stream of a topic is to be read on.
+
+        On a new connection, or after any was made anew, the server may be another one than the one that told what is
+        held: the newest entry is read once more.
+        """
         topic = self._hub.topics.get(name)
         ring = topic.ring if topic is not None else None
         held = ring.position if ring is not None else _START
-        if ring is not None and self._is_unsure(ring):
+        if ring is not None and (is_new or ring.generation != self.generation) and _has_entries(ring):
             held = before(held)
         return max(held, self._seen.get(name, _START))
-
-    def _is_unsure(self, ring: Ring) -> bool:
-        """Whether the server may be another one than the one that told what is held."""
-        return ring.tail >= 0 and ring.generation != self.generation and not isinstance(ring, StockRing)
 
     def stream(self, name: str) -> str:
         return self._keys.stream(name)
@@ -243,24 +243,25 @@ class Reader:
             await self._connection.close()
 
     async def _read(self) -> None:
+        is_new = not self._connection.is_open
         await self._connection.open()
         if self._is_lost:
             self._is_lost = False
             self._news.renewed()
             self._news.read_again(self._shard)
         generation = self._news.generation
-        reply = await self._blocked()
+        reply = await self._blocked(is_new=is_new)
         self._is_refused = False
         for stream, entries in reply.items() if isinstance(reply, dict) else reply or ():
             if stream.decode() != self._wake_key:
                 self._news.take(self._shard, stream, entries, generation)
 
-    async def _blocked(self) -> Any:
+    async def _blocked(self, *, is_new: bool) -> Any:
         names = list(self._shard.names)
         self._asked = set(names)
         seconds = self._news.block_seconds
         keys = [self._wake_key, *map(self._news.stream, names)]
-        after = [f"{self._wakes}-0", *(str(self._news.after(name)) for name in names)]
+        after = [f"{self._wakes}-0", *(str(self._news.after(name, is_new=is_new)) for name in names)]
         command = ("XREAD", "COUNT", _COUNT, "BLOCK", math.ceil(seconds * 1000), "STREAMS", *keys, *after)
         try:
             return await self._connection.ask(command, seconds + self._news.server.timeout_seconds)
@@ -279,6 +280,10 @@ class Reader:
             _LOG.warning("the server refuses to read %d streams at once: %s", len(self._shard), error)
         self._is_refused = True
         self._news.read_again(self._shard)
+
+
+def _has_entries(ring: Ring) -> bool:
+    return ring.tail >= 0 and not isinstance(ring, StockRing)
 
 
 def _follows(entries: list[Entry], ring: Ring) -> bool:
