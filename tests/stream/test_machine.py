@@ -47,12 +47,13 @@ class BridgeMachine(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(asyncio.wait_for(work, DEADLINE_SECONDS))
 
-    @initialize(ack=st.sampled_from(["pipelined", "server"]))
-    def open(self, ack: Any) -> None:
+    @initialize(ack=st.sampled_from(["pipelined", "server"]), push=st.sampled_from(["pubsub", "xread"]))
+    def open(self, ack: Any, push: Any) -> None:
         self.ack = ack
         prefix = f"{self.prefix}:{self.examples}"
         self.ours = [
-            RedisStreamBridge(redis_url=self.url, key_prefix=prefix, queue_maxsize=RETAINED, ack=ack) for _ in range(2)
+            RedisStreamBridge(redis_url=self.url, key_prefix=prefix, queue_maxsize=RETAINED, ack=ack, push=push)
+            for _ in range(2)
         ]
 
     @rule(run=RUNS, which=st.integers(0, 1), count=st.integers(1, 7))
@@ -166,5 +167,5 @@ def test_any_calls_give_the_same_as_in_process(redis_url: str, key_prefix: str) 
     BridgeMachine.url, BridgeMachine.prefix = redis_url, key_prefix
     run_state_machine_as_test(
         BridgeMachine,
-        settings=settings(max_examples=25, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=40, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
     )
