@@ -11,20 +11,33 @@ from deerflow_replica.errors import StreamError
 from deerflow_replica.stream import RedisStreamBridge
 
 
-async def main(url: str, prefix: str, run_id: str, count: int, mode: str) -> None:
-    async with RedisStreamBridge(redis_url=url, key_prefix=prefix, lease_seconds=1.0, queue_maxsize=10_000) as bridge:
+async def main(url: str, prefix: str, push: Any, run_id: str, count: int, mode: str) -> None:
+    """`mode`: "end" after `count` events, "wait" for a line and go on, or go "on" until somebody says no."""
+    async with RedisStreamBridge(
+        redis_url=url, key_prefix=prefix, push=push, lease_seconds=1.0, queue_maxsize=10**6
+    ) as bridge:
         for number in range(count):
             await bridge.publish(run_id, "n", number)
             if number % 50 == 0:
                 await bridge.flush()
         if mode == "end":
             await bridge.publish_end(run_id)
+        elif mode == "on":
+            print(await _outcome(_publish_for_ever(bridge, run_id, count)), flush=True)  # noqa: T201  # what the test waits for
         else:
             await bridge.flush()
             print("published", flush=True)  # noqa: T201  # what the test waits for
             await asyncio.to_thread(sys.stdin.readline)
             for call in (bridge.publish(run_id, "n", count), bridge.flush(run_id), bridge.publish_end(run_id)):
                 print(await _outcome(call), flush=True)  # noqa: T201  # what the test waits for
+
+
+async def _publish_for_ever(bridge: RedisStreamBridge, run_id: str, number: int) -> None:
+    while True:
+        await bridge.publish(run_id, "n", number)
+        number += 1
+        if number % 20 == 0:
+            await bridge.flush(run_id)
 
 
 async def _outcome(call: Coroutine[Any, Any, None]) -> str:
@@ -36,5 +49,5 @@ async def _outcome(call: Coroutine[Any, Any, None]) -> str:
 
 
 if __name__ == "__main__":
-    url, prefix, run_id, count, mode = sys.argv[1:]
-    asyncio.run(main(url, prefix, run_id, int(count), mode))
+    url, prefix, push, run_id, count, mode = sys.argv[1:]
+    asyncio.run(main(url, prefix, push, run_id, int(count), mode))

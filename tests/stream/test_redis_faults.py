@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -18,13 +18,19 @@ from deerflow_replica.testing._stream_common import numbers, publish_all, read, 
 from proxy import CuttingProxy, cutting_proxy
 
 pytestmark = pytest.mark.anyio
+Push = Literal["pubsub", "xread"]
 Make = Callable[..., RedisStreamBridge]
 
 
 @pytest.fixture
-def make(redis_url: str, key_prefix: str) -> Make:
+def make(redis_url: str, key_prefix: str, push: Push) -> Make:
     return partial(
-        RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.3, queue_maxsize=5000
+        RedisStreamBridge,
+        redis_url=redis_url,
+        key_prefix=key_prefix,
+        push=push,
+        check_interval_seconds=0.3,
+        queue_maxsize=5000,
     )
 
 
@@ -117,23 +123,12 @@ async def test_a_server_that_stays_away_ends_the_subscription(make: Make, redis_
         assert reader.stats().connections == 0
 
 
-async def test_a_restart_with_its_data_loses_nothing(tmp_path: Path) -> None:
+async def test_an_outage_longer_than_the_lease_orphans_nobody(tmp_path: Path, push: Push) -> None:
     with EmbeddedValkey(data_dir=tmp_path / "valkey", settings={"appendfsync": "always"}) as server:
-        async with RedisStreamBridge(redis_url=server.url, queue_maxsize=5000, check_interval_seconds=0.3) as bridge:
-            found = asyncio.ensure_future(read(bridge, "r"))
-            await publish_all(bridge, "r", 100)
-            restarted = asyncio.ensure_future(asyncio.to_thread(server.restart))
-            for number in range(100, 150):
-                await bridge.publish("r", "n", number)
-            await restarted
-            await publish_all(bridge, "r", 50, start=150, end=True)
-            assert numbers(await found) == list(range(200))
-
-
-async def test_an_outage_longer_than_the_lease_orphans_nobody(tmp_path: Path) -> None:
-    with EmbeddedValkey(data_dir=tmp_path / "valkey", settings={"appendfsync": "always"}) as server:
-        options = {"redis_url": server.url, "lease_seconds": 1.0, "check_interval_seconds": 0.2}
-        async with RedisStreamBridge(**options) as writer, RedisStreamBridge(**options) as reader:  # type: ignore[arg-type]  # a mixed dict
+        make = partial(
+            RedisStreamBridge, redis_url=server.url, push=push, lease_seconds=1.0, check_interval_seconds=0.2
+        )
+        async with make() as writer, make() as reader:
             await publish_all(writer, "r", 1)
             async with reading(reader, "r", heartbeat_interval=0.2) as next_item:
                 assert (await next_item()).data == 0

@@ -9,13 +9,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge, StreamEvent
-from deerflow_replica.testing._stream_common import read, until
+from deerflow_replica.testing._stream_common import numbers, read, until
 
 pytestmark = pytest.mark.anyio
+Push = Literal["pubsub", "xread"]
 SCRIPT = Path(__file__).with_name("stream_process.py")
 
 
@@ -32,13 +34,15 @@ async def producer(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]
         await process.communicate()
 
 
-async def test_a_reader_that_reconnects_at_other_replicas_gets_everything_once(redis_url: str, key_prefix: str) -> None:
+async def test_a_reader_that_reconnects_at_other_replicas_gets_everything_once(
+    redis_url: str, key_prefix: str, push: Push
+) -> None:
     seen: list[int] = []
     cursor: str | None = None
     done = False
-    async with producer(redis_url, key_prefix, "r", "1500", "end") as process:
+    async with producer(redis_url, key_prefix, push, "r", "1500", "end") as process:
         while not done:
-            async with RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix) as replica:
+            async with RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix, push=push) as replica:
                 for item in await read(replica, "r", cursor, items=171):
                     if item is END_SENTINEL:
                         done = True
@@ -50,12 +54,12 @@ async def test_a_reader_that_reconnects_at_other_replicas_gets_everything_once(r
     assert seen == list(range(1500))
 
 
-async def test_a_killed_producer_ends_its_stream_as_orphaned(redis_url: str, key_prefix: str) -> None:
+async def test_a_killed_producer_ends_its_stream_as_orphaned(redis_url: str, key_prefix: str, push: Push) -> None:
     async with (
         RedisStreamBridge(
-            redis_url=redis_url, key_prefix=key_prefix, lease_seconds=1.0, check_interval_seconds=0.5
+            redis_url=redis_url, key_prefix=key_prefix, push=push, lease_seconds=1.0, check_interval_seconds=0.5
         ) as bridge,
-        producer(redis_url, key_prefix, "r", "20", "wait") as process,
+        producer(redis_url, key_prefix, push, "r", "20", "wait") as process,
     ):
         feed = bridge.subscribe("r")
         for number in range(20):
@@ -73,29 +77,29 @@ async def test_a_killed_producer_ends_its_stream_as_orphaned(redis_url: str, key
         assert bridge.stats().orphaned == 1
 
 
-async def test_a_living_producer_that_is_silent_is_left_alone(redis_url: str, key_prefix: str) -> None:
+async def test_a_living_producer_that_is_silent_is_left_alone(redis_url: str, key_prefix: str, push: Push) -> None:
     async with (
         RedisStreamBridge(
-            redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.5, check_interval_seconds=0.1
+            redis_url=redis_url, key_prefix=key_prefix, push=push, lease_seconds=0.5, check_interval_seconds=0.1
         ) as bridge,
-        producer(redis_url, key_prefix, "r", "1", "wait") as process,
+        producer(redis_url, key_prefix, push, "r", "1", "wait") as process,
     ):
         assert process.stdout is not None
         assert await process.stdout.readline() == b"published\n"
         feed = bridge.subscribe("r", heartbeat_interval=0.2)
         await anext(feed)
-        for _ in range(20):
+        for _ in range(10):
             assert (await anext(feed)).event == "__heartbeat__"  # type: ignore[union-attr]  # a gap would fail here
         await feed.aclose()
         assert await bridge.end_reason("r") is None
 
 
-async def test_the_late_owner_of_an_orphan_is_told(redis_url: str, key_prefix: str) -> None:
+async def test_the_late_owner_of_an_orphan_is_told(redis_url: str, key_prefix: str, push: Push) -> None:
     async with (
         RedisStreamBridge(
-            redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.3, check_interval_seconds=0.1
+            redis_url=redis_url, key_prefix=key_prefix, push=push, lease_seconds=0.3, check_interval_seconds=0.1
         ) as reader,
-        producer(redis_url, key_prefix, "r", "1", "wait") as process,
+        producer(redis_url, key_prefix, push, "r", "1", "wait") as process,
     ):
         assert process.stdout is not None
         assert process.stdin is not None
@@ -114,3 +118,28 @@ async def test_the_late_owner_of_an_orphan_is_told(redis_url: str, key_prefix: s
         assert await process.wait() == 0
         assert len(await read(reader, "r")) == 2
         await until(lambda: reader.stats().topics == 0)
+
+
+async def test_a_producer_stopped_among_its_events_stores_nothing_after_end(
+    redis_url: str, key_prefix: str, push: Push
+) -> None:
+    async with (
+        RedisStreamBridge(
+            redis_url=redis_url, key_prefix=key_prefix, push=push, lease_seconds=1.0, check_interval_seconds=0.1
+        ) as reader,
+        producer(redis_url, key_prefix, push, "r", "1", "on") as process,
+    ):
+        assert process.stdout is not None
+        live = asyncio.ensure_future(read(reader, "r"))
+        await until(lambda: reader.stats().delivered > 300)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            items = await live
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert items[-1] is END_SENTINEL
+        assert numbers(items) == list(range(len(items) - 1))
+        assert await reader.end_reason("r") == "orphaned"
+        assert await process.stdout.readline() == b"StreamEndedError\n"
+        assert await process.wait() == 0
+        assert numbers(await read(reader, "r", "0")) == numbers(items)
