@@ -162,6 +162,8 @@ else:
 def _deerflow_errors() -> Iterator[None]:
     try:
         yield
+    except (ManifestConflictError, FactConflictError, CorruptionError):
+        raise
     except VersionConflictError as error:
         kind = getattr(error, "kind", "manifest")
         conflict = FactConflictError if kind == "fact" else ManifestConflictError

@@ -85,6 +85,17 @@ async def test_a_storage_class_gets_the_section_only(monkeypatch: pytest.MonkeyP
         assert storage.memory is config.memory
 
 
+async def test_what_deerflow_constructs_may_be_named_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEERFLOW_REPLICA_MEMORY_URL", f"sqlite:///{tmp_path}/memory.db")
+    config = AppConfig.from_mapping({"memory": {"storage_class": "deerflow_replica.deerflow.SharedMemoryStorage"}})
+    for revision in range(2):
+        async with open_memory_storage(config) as storage:
+            assert storage.load(user_id="ann")["revision"] == revision
+            assert storage.save({"facts": []}, user_id="ann")
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            storage.load(user_id="ann")
+
+
 @pytest.mark.parametrize(
     "path", ["OwnStorage", "no_such_module:X", "test_opening_own:Missing", "test_opening_own:NoStorage", "json:dumps.x"]
 )

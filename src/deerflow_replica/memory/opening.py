@@ -30,9 +30,10 @@ async def open_memory_storage(config: AppConfig, *, store: BaseStore | None = No
     try:
         yield storage
     finally:
-        if isinstance(storage, DocumentStorage):
-            storage.close()  # ours never wait there: no thread for them
-        elif callable(close := getattr(storage, "close", None)):
+        close = getattr(storage, "close", None)
+        if getattr(type(storage), "close", None) is DocumentStorage.close:
+            storage.close()  # it does not wait: no thread for it
+        elif callable(close):
             await asyncio.to_thread(close)
 
 
