@@ -110,7 +110,8 @@ async def test_tail_gives_only_what_comes(make: Make, stock: StockBridge) -> Non
 async def test_a_reader_that_waited_gets_everything_or_a_gap(make: Make, stock: StockBridge) -> None:
     async with make() as bridge, reading(bridge, "whole") as whole, reading(bridge, "trimmed") as trimmed:
         waiting = [asyncio.ensure_future(whole()), asyncio.ensure_future(trimmed())]
-        await until(lambda: bridge.stats().subscribers == 2)
+        topics = bridge._feed.hub.topics
+        await until(lambda: len(topics) == 2 and all(r.awaits_stream for t in topics.values() for r in t.subscribers))
         with redis.Redis(connection_pool=stock._client.connection_pool).pipeline() as pipe:
             for number in range(4):
                 for run, maxlen in (("whole", None), ("trimmed", 2)):
