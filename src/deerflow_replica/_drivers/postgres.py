@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 COLLIDED = frozenset({"40001", "40P01"})
 """serialization_failure, deadlock_detected: rolled back, and worth another try."""
+_MOST_PREPARED = 20  # statements on one connection; the least used goes first
 _RESTARTING = {"57P01", "57P02", "57P03"}  # admin_shutdown, crash_shutdown, cannot_connect_now
 
 
@@ -42,6 +43,8 @@ def postgres_errors() -> Iterator[None]:
     try:
         yield
     except (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
+        if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("54"):
+            raise  # program_limit_exceeded: the server is well, what it was given is too large
         raise StoreUnavailableError(f"PostgreSQL is not available: {_reason(error)}") from error
 
 
@@ -151,7 +154,7 @@ async def connected_pool(
             # The pool's attempts back off: after 5 minutes of them, a server that is back stays unseen for minutes.
             reconnect_timeout=timeout_seconds,
             kwargs={"autocommit": True, "prepare_threshold": prepare_threshold},
-            configure=_read_numbers_as_json,
+            configure=_configure,
             open=False,
         )
         try:
@@ -216,9 +219,10 @@ async def _on_connection(pool: Pool, work: Callable[[Connection], Awaitable[T]])
             connection.row_factory = lent
 
 
-async def _read_numbers_as_json(connection: Connection) -> None:
+async def _configure(connection: Connection) -> None:
     """jsonb writes 1e300 with 301 digits, of which the standard library makes an integer that no JSON holds."""
     set_json_loads(orjson.loads, connection)
+    connection.prepared_max = _MOST_PREPARED
 
 
 def is_lost(error: psycopg.OperationalError) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._drivers.postgres import COLLIDED, connected_pool, executed, is_lost
+from .._drivers.kept_postgres import KeptConnections
+from .._drivers.postgres import COLLIDED, connected_pool, is_lost
 from .._extras import extra
 from ..errors import StoreUnavailableError
 from .backend import Backend
@@ -32,6 +32,8 @@ with extra("postgres"):
     import psycopg
 
 if TYPE_CHECKING:
+    from psycopg import AsyncCursor
+
     from .._drivers.postgres import Connection, Pool
 
 T = TypeVar("T")
@@ -62,6 +64,7 @@ class PostgresBackend(Backend):
         self._max_size = max_size
         self._prepare_threshold = prepare_threshold
         self._timeout_seconds = timeout_seconds
+        self._connections: KeptConnections | None = None
         self._statements: Statements | None = None
         self.slots = max(1, min(_MOST_SLOTS, max_size))
 
@@ -74,8 +77,12 @@ class PostgresBackend(Backend):
                 timeout_seconds=self._timeout_seconds,
                 prepare_threshold=self._prepare_threshold,
             )
+        self._connections = KeptConnections(self._pool, timeout_seconds=self._timeout_seconds, keeps=self._owns_pool)
 
     async def close(self) -> None:
+        if self._connections is not None:
+            connections, self._connections = self._connections, None
+            await connections.give_back()
         if self._pool is not None and self._owns_pool:
             pool, self._pool = self._pool, None
             await pool.close()
@@ -232,21 +239,12 @@ class PostgresBackend(Backend):
         return rows
 
     async def _execute(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool = True) -> T:
-        if self._pool is None:
+        """With what the server says about the data, or about missing tables, in our words."""
+        if self._connections is None:
             raise StoreUnavailableError("the store is closed")
-
-        async def guarded(connection: Connection) -> T:
-            with self._refusals():
-                return await work(connection)
-
-        return await executed(self._pool, guarded, retry=retry, timeout_seconds=self._timeout_seconds)
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """What the server says about the data, or about missing tables."""
         try:
-            yield
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded) as error:
+            return await self._connections.run(work, retry=retry)
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.OperationalError) as error:  # all that is not away
             raise ValueError(f"PostgreSQL refuses it: {str(error).splitlines()[0]}") from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise not_set_up(self._dialect.schema) from error
@@ -257,17 +255,22 @@ async def _fetched(connection: Connection, statements: Sequence[Statement]) -> l
     if not statements:
         return []
     if len(statements) == 1:
-        [(text, parameters, prepare)] = statements
-        cursor = await connection.execute(text, parameters, prepare=prepare)
-        return [await cursor.fetchall() if cursor.description else []]
+        [(text, parameters)] = statements
+        cursor = await connection.execute(text, parameters)
+        return [await cursor.fetchall() if _has_rows(cursor) else []]
     cursors = []
     async with connection.pipeline() as pipeline:
-        for text, parameters, prepare in statements:
+        for text, parameters in statements:
             cursor = connection.cursor()
-            await cursor.execute(text, parameters, prepare=prepare)
+            await cursor.execute(text, parameters)
             cursors.append(cursor)
         await pipeline.sync()  # to fetch before it would be a round trip for each
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return [await cursor.fetchall() if _has_rows(cursor) else [] for cursor in cursors]
+
+
+def _has_rows(cursor: AsyncCursor[Any]) -> bool:
+    """Without the columns' descriptions, which cost as much as the rest of the call."""
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
 def _gets(statements: Statements, gets: Sequence[Get], live: bool) -> list[Statement]:

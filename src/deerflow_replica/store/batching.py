@@ -8,7 +8,6 @@ in which they were made: a call waits while an earlier one that concerns its ite
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum
 from itertools import islice
@@ -16,7 +15,7 @@ from typing import Any
 
 from ..errors import StoreUnavailableError
 from .backend import Backend, by_place
-from .values import Get, Place, Read, Row, Search, Write
+from .values import Get, Place, Read, Search, Write
 
 _MOST_CALLS = 1000  # in one unit
 _MOST_SCANS = 32
@@ -69,26 +68,21 @@ class Call:
 
 
 class Claims:
-    """The items that unfinished calls concern."""
+    """The items that some calls concern."""
 
     def __init__(self) -> None:
-        self._read: Counter[Place] = Counter()
-        self._written: Counter[Place] = Counter()
+        self._read: set[Place] = set()
+        self._written: set[Place] = set()
 
     def add(self, call: Call) -> None:
         self._read.update(call.reads_at)
         self._written.update(call.writes_at)
 
-    def remove(self, calls: Iterable[Call]) -> None:
-        for call in calls:
-            _subtract(self._read, call.reads_at)
-            _subtract(self._written, call.writes_at)
-
     def concern(self, call: Call) -> bool:
         """Whether the call must wait: it reads what they write, or writes what they read or write."""
-        if self._written and any(place in self._written for place in (*call.reads_at, *call.writes_at)):
+        if self._written and not (self._written.isdisjoint(call.reads_at) and self._written.isdisjoint(call.writes_at)):
             return True
-        return bool(self._read) and any(place in self._read for place in call.writes_at)
+        return bool(self._read and call.writes_at) and not self._read.isdisjoint(call.writes_at)
 
 
 class Unit:
@@ -108,15 +102,20 @@ class Unit:
             return False
         if len(self.calls) >= (_MOST_SCANS if self.lane is Lane.SCAN else _MOST_CALLS):
             return False
-        if any(place in self._deletes for place in call.reads_at):
+        if self._deletes and not self._deletes.keys().isdisjoint(call.reads_at):
             return False
         # Of several puts of one item the last is enough, but a put after a delete makes the item anew.
-        return all(self._deletes.get(one.place, one.document is None) == (one.document is None) for one in call.writes)
+        return self._deletes.keys().isdisjoint(call.writes_at) or not any(map(self._differs, call.writes))
 
     def add(self, call: Call) -> None:
         self.calls.append(call)
         self.claims.add(call)
-        self._deletes.update((write.place, write.document is None) for write in call.writes)
+        for write in call.writes:
+            self._deletes[write.place] = write.document is None
+
+    def _differs(self, write: Write) -> bool:
+        is_delete = write.document is None
+        return self._deletes.get(write.place, is_delete) != is_delete
 
 
 class Scheduler:
@@ -127,7 +126,7 @@ class Scheduler:
         self._backend = backend
         self._open_backend = open_backend
         self._queue: list[Call] = []
-        self._under_way = Claims()
+        self._under_way: set[Unit] = set()
         # Scans leave a slot for gets and one for writes, writes leave one for gets, where there are that many.
         slots = backend.slots
         self._free = {Lane.GET: slots, Lane.SCAN: max(1, slots - 2), Lane.WRITE: max(1, slots - 1)}
@@ -192,22 +191,25 @@ class Scheduler:
 
     def _takes(self, call: Call, units: dict[Lane, Unit]) -> bool:
         """Into the unit of its lane, if there is room and nothing under way or in another unit concerns it."""
-        if not call.is_ready or self._under_way.concern(call):
+        if not call.is_ready:
             return False
-        if any(unit.claims.concern(call) for lane, unit in units.items() if lane is not call.lane):
-            return False
-        unit = units.get(call.lane)
-        if unit is not None and unit.has_room_for(call):
-            unit.add(call)
+        for unit in self._under_way:
+            if unit.claims.concern(call):
+                return False
+        for lane, unit in units.items():
+            if lane is not call.lane and unit.claims.concern(call):
+                return False
+        own = units.get(call.lane)
+        if own is not None and own.has_room_for(call):
+            own.add(call)
             return True
-        if unit is not None or not self._free[call.lane] or self._all_free <= len(units):
+        if own is not None or not self._free[call.lane] or self._all_free <= len(units):
             return False
         units[call.lane] = Unit(call)
         return True
 
     def _begin(self, unit: Unit) -> None:
-        for call in unit.calls:
-            self._under_way.add(call)
+        self._under_way.add(unit)
         self._free[unit.lane] -= 1
         self._all_free -= 1
         self._has_barrier = unit.is_barrier
@@ -228,7 +230,7 @@ class Scheduler:
             _fail(unit.calls, StoreUnavailableError("the store was closed while a call was under way"))
             raise
         finally:
-            self._under_way.remove(unit.calls)
+            self._under_way.remove(unit)
             self._free[unit.lane] += 1
             self._all_free += 1
             if unit.is_barrier:
@@ -266,24 +268,22 @@ class Scheduler:
         reads = [read for call in calls for read in call.reads]
         writes = by_place(write for call in calls for write in call.writes)
         answers = await self._backend.run(reads, writes, live=calls[0].live)
-        if used := {row.place for read, answer in zip(reads, answers, strict=True) for row in _used(read, answer)}:
+        if used := _used(reads, answers):
             await self._backend.touch(sorted(used))
         each = iter(answers)
         return [list(islice(each, len(call.reads))) for call in calls]
 
 
-def _used(read: Read, answer: Any) -> Iterable[Row]:
-    """The rows that a read found and whose time to live it restarts."""
-    if isinstance(read, Get):
-        return (answer,) if read.refresh and answer is not None and answer.has_ttl else ()
-    return [row for row in answer if row.has_ttl] if isinstance(read, Search) and read.refresh else ()
-
-
-def _subtract(counter: Counter[Place], places: Iterable[Place]) -> None:
-    for place in places:
-        counter[place] -= 1
-        if not counter[place]:
-            del counter[place]
+def _used(reads: Iterable[Read], answers: Iterable[Any]) -> set[Place]:
+    """Where the items are that were found, and whose time to live that restarts."""
+    used: set[Place] = set()
+    for read, answer in zip(reads, answers, strict=False):
+        if isinstance(read, Get):
+            if answer is not None and answer.has_ttl and read.refresh:
+                used.add(read.place)
+        elif isinstance(read, Search) and read.refresh:
+            used.update(row.place for row in answer if row.has_ttl)
+    return used
 
 
 def _fail(calls: Iterable[Call], error: Exception) -> None:

@@ -36,14 +36,14 @@ def encoded(value: Mapping[str, Any], *, max_bytes: int = MAX_DOCUMENT_BYTES) ->
 def _plain(value: Any, depth: int) -> Any:
     kind = type(value)
     if kind is str:
-        return _text(value)
+        return value if value.isascii() and "\x00" not in value else _text(value)
     if kind is int or kind is bool or value is None:
         return value
     if kind is float:
         return _number(value)
     if depth >= _MAX_DEPTH:
         raise ValueError(f"a value is nested at most {_MAX_DEPTH} deep, and never holds itself")
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {_name(name): _plain(one, depth + 1) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(one, depth + 1) for one in value]
@@ -62,6 +62,8 @@ def _of_subclass(value: Any) -> Any:
 
 
 def _name(name: Any) -> str:
+    if type(name) is str and name.isascii() and "\x00" not in name:
+        return name
     if not isinstance(name, str):
         raise ValueError(f"a key of a value must be a text, not {type(name).__name__}")  # noqa: TRY004  # as above
     return _text(str.__str__(name))

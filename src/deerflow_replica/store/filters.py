@@ -282,7 +282,7 @@ def _can_be_stored(operand: Any, depth: int) -> bool:
         case "string":
             return is_storable(operand)
         case "number":
-            return abs(operand) <= _LARGEST
+            return bool(abs(operand) <= _LARGEST)
         case "array":
             return all(_can_be_stored(one, depth + 1) for one in operand)
         case "object":

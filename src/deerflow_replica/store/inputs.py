@@ -25,6 +25,8 @@ def prefix(scope: tuple[str, ...], namespace: object) -> str:
 
 
 def item_key(key: object) -> str:
+    if type(key) is str and len(key) <= MAX_KEY_BYTES and key.isascii() and "\x00" not in key:
+        return key
     if not isinstance(key, str):
         raise ValueError(f"a key is a text, not {type(key).__name__}")  # noqa: TRY004  # all refusals are ValueError
     if not is_storable(key):

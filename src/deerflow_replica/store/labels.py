@@ -56,7 +56,8 @@ def checked(labels: object, *, put: bool = False) -> tuple[str, ...]:
     if not isinstance(labels, (tuple, list)):
         raise InvalidNamespaceError(f"a namespace is a tuple of labels, not {type(labels).__name__}")
     for label in labels:
-        _check(label, labels)
+        if type(label) is not str or not label or not label.isascii() or "." in label or "\x00" in label:
+            _check(label, labels)
     if put and not labels:
         raise InvalidNamespaceError("Namespace cannot be empty.")
     if put and labels[0] == "langgraph":

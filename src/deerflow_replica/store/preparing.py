@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -82,7 +82,7 @@ class Preparation:
             return Batch(writes=[write], texts=[[]])
         plain = orjson.loads(document)
         if self._text_index is not None:
-            write = replace(write, text=self._text_index.text(plain, fields))
+            write = write._replace(text=self._text_index.text(plain, fields))
         texts = self._embedder.texts(plain, fields) if self._embedder is not None else []
         return Batch(writes=[write], texts=[texts], needs_embedding=bool(texts))
 
@@ -93,11 +93,11 @@ class Preparation:
         queries = {read.query for read in batch.reads if isinstance(read, Search) and read.query is not None}
         asked = {query: await self._embedder.query(query) for query in sorted(queries)}
         reads = [
-            replace(read, vector=asked[read.query]) if isinstance(read, Search) and read.query is not None else read
+            read._replace(vector=asked[read.query]) if isinstance(read, Search) and read.query is not None else read
             for read in batch.reads
         ]
         writes = [
-            replace(write, vectors=vectors_of(texts, vectors))
+            write._replace(vectors=vectors_of(texts, vectors))
             for write, texts in zip(batch.writes, batch.texts, strict=True)
         ]
         return reads, writes

@@ -26,13 +26,8 @@ _SCORES = {
 
 
 class Statement(NamedTuple):
-    """What to send. `prepare`: None leaves it to the connection; the text of a search with a filter is seldom seen
-    twice.
-    """
-
     text: bytes
     parameters: Mapping[str, Any]
-    prepare: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class Statements:
             "offset": str(wanted.offset),
         }
         text = self._texts["namespaces"].replace("{wanted}", compiled.text)
-        return Statement(text.encode(), parameters | compiled.parameters, None if not wanted.patterns else False)
+        return Statement(text.encode(), parameters | compiled.parameters)
 
     def _page(self, search: Search, live: bool) -> dict[str, Any]:
         """Numbers as text: psycopg tells their sizes apart, and the server would plan the statement for each."""
@@ -126,7 +121,7 @@ class Statements:
         if not asked.condition.conditions:
             return Statement(text.replace("{filter}", "true").encode(), parameters)
         compiled = Compilation(asked.condition, "value")
-        return Statement(text.replace("{filter}", compiled.text).encode(), parameters | compiled.parameters, False)
+        return Statement(text.replace("{filter}", compiled.text).encode(), parameters | compiled.parameters)
 
 
 class _Patterns:

@@ -67,16 +67,14 @@ class Row(NamedTuple):
         return Place(self.namespace, self.key)
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(NamedTuple):
     """Answer: a `Row`, or None."""
 
     place: Place
     refresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(NamedTuple):
     """Answer: a list of `Row`s in the search's order, no more than `limit`.
 
     `prefix` is joined labels, empty for the whole store. `query` is what the user asked, `vector` its embedding.
@@ -91,8 +89,7 @@ class Search:
     refresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NamespacePattern:
+class NamespacePattern(NamedTuple):
     """Labels, or None for any one label, that a namespace begins or ends with; not counting its first `after`."""
 
     at: Literal["prefix", "suffix"]
@@ -106,8 +103,7 @@ class NamespacePattern:
         return all(one is None or one == namespace[start + place] for place, one in enumerate(self.labels))
 
 
-@dataclass(frozen=True, slots=True)
-class ListNamespaces:
+class ListNamespaces(NamedTuple):
     """Answer: a list of joined namespaces that hold an item, cut to `max_depth` labels, distinct, sorted as tuples."""
 
     patterns: tuple[NamespacePattern, ...]
@@ -116,8 +112,7 @@ class ListNamespaces:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """Answer: an int."""
 
     prefix: str
@@ -127,8 +122,7 @@ class Count:
 Read: TypeAlias = Get | Search | ListNamespaces | Count
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Put `document` (JSON), or delete when it is None.
 
     `ttl` is in microseconds, None: the item never expires. `keeps_ttl`: an item that is there keeps its own, which
