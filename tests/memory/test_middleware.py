@@ -19,8 +19,9 @@ from pydantic import PrivateAttr
 
 from deerflow_replica import AppConfig, DeerFlowContext
 from deerflow_replica.errors import ContextError, MemoryCorruptError, StoreUnavailableError
-from deerflow_replica.memory import FileMemoryStorage, MemoryStorage
+from deerflow_replica.memory import FileMemoryStorage, MemoryStorage, StoreMemoryStorage
 from deerflow_replica.middleware.memory import MemoryMiddleware, memory_text
+from deerflow_replica.store import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +166,24 @@ async def test_a_storage_that_is_away_costs_one_warning(
     await run(agent(model, Away(error), system_prompt="Be kind."), sync, context())
     assert [message.content for message in model.shown[0]] == ["Be kind.", "hi"]
     assert [record.getMessage() for record in caplog.records] == [f"the model is called without memory: {error}"]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_memory_in_a_store_is_shown_until_the_store_is_away(
+    sync: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Listener()
+    async with SqliteStore(tmp_path / "store.db") as store:
+        await store.asetup()
+        writer, reader = StoreMemoryStorage(store), StoreMemoryStorage(store)
+        assert writer.save(DOCUMENT, "coder", user_id="ann")
+        await run(agent(model, reader), sync, context())
+        await run(agent(model, reader), sync, context(user_id="bob"))
+    await run(agent(model, reader), sync, context())  # the last copy that it has seen
+    await run(agent(model, reader), sync, context(user_id="bob"))
+    assert [len(messages) for messages in model.shown] == [2, 1, 2, 1]
+    assert [messages[0].content for messages in model.shown if len(messages) == 2] == [SHOWN, SHOWN]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
 async def test_the_loop_never_waits_for_a_storage() -> None:
