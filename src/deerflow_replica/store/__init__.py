@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .base import SharedStore
 from .filters import matches
 from .labels import decode_label, encode_label
+from .migrate import aimport_langgraph_store, import_langgraph_store
 from .opening import open_store
 from .values import ImportReport, VersionedItem
 
@@ -22,8 +23,10 @@ __all__ = [
     "SharedStore",
     "SqliteStore",
     "VersionedItem",
+    "aimport_langgraph_store",
     "decode_label",
     "encode_label",
+    "import_langgraph_store",
     "matches",
     "open_store",
 ]

@@ -162,6 +162,18 @@ class Restored(NamedTuple):
     expires_at: datetime | None
 
 
+class TakenOver(NamedTuple):
+    """An item of another store. `ttl` in microseconds; the stamps are aware."""
+
+    namespace: tuple[str, ...]
+    key: str
+    value: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    ttl: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """How many items an import read, how many of them it wrote, and how many it left as they were."""
