@@ -28,9 +28,10 @@ Make = Callable[..., RedisStreamBridge]
 
 # What the bridge asks of a server; everything else can be forbidden.
 COMMANDS = (
-    "ping", "eval", "evalsha", "set", "exists", "time", "publish", "subscribe", "unsubscribe", "unlink", "del",
-    "xadd", "xlen", "xrange", "xrevrange", "xtrim", "hget", "hmget", "hset", "pexpireat",
+    "ping", "eval", "evalsha", "set", "exists", "time", "unlink", "del",
+    "xadd", "xlen", "xrange", "xrevrange", "xtrim", "xinfo|stream", "hget", "hmget", "hset", "pexpire", "pexpireat",
 )  # fmt: skip
+COMMANDS_OF = {"pubsub": ("publish", "subscribe", "unsubscribe"), "xread": ("xread",)}
 
 
 @pytest.fixture
@@ -110,15 +111,21 @@ def user(redis_url: str, name: str, **rights: Any) -> Iterator[Redis]:
             owner.acl_deluser(name)
 
 
-async def test_a_user_needs_few_commands_and_its_own_keys(make: Make, redis_url: str, key_prefix: str) -> None:
-    rights = {"commands": [f"+{name}" for name in COMMANDS], "keys": [f"{key_prefix}*"], "channels": [f"{key_prefix}*"]}
-    with user(redis_url, "least", **rights) as client:
-        async with client, make(redis_url=None, client=client, lease_seconds=0.3) as bridge:
+async def test_a_user_needs_few_commands_and_its_own_keys(
+    make: Make, redis_url: str, key_prefix: str, push: Any
+) -> None:
+    commands = [f"+{name}" for name in (*COMMANDS, *COMMANDS_OF[push])]
+    channels = [f"{key_prefix}*"] if push == "pubsub" else []
+    with user(redis_url, f"least-{push}", commands=commands, keys=[f"{key_prefix}*"], channels=channels) as client:
+        async with client, make(redis_url=None, client=client, lease_seconds=0.3, push=push) as bridge:
             async with reading(bridge, "r", heartbeat_interval=0.2) as next_item:
                 await publish_all(bridge, "r", 3)
                 assert [(await next_item()).data for _ in range(3)] == [0, 1, 2]
                 for _ in range(4):
                     await next_item(beats=True)
+                async with reading(bridge, "late") as late:
+                    await publish_all(bridge, "late", 1)
+                    assert (await late()).data == 0
                 await bridge.publish_end("r", reason="why")
                 assert await next_item() is END_SENTINEL
             assert await bridge.end_reason("r") == "why"
@@ -126,6 +133,10 @@ async def test_a_user_needs_few_commands_and_its_own_keys(make: Make, redis_url:
             await bridge.cleanup("r")
             assert not await bridge.stream_exists("r")
             assert bridge.stats().reconnects == 0
+    with redis.Redis.from_url(redis_url) as owner:
+        refused: Any = owner.acl_log()
+        missed = {entry["object"] for entry in refused if entry["username"] == f"least-{push}"}
+        assert missed <= {"info", "client|setinfo"}  # asked for by the way
 
 
 async def test_keys_that_are_not_the_users_fail_that_run_alone(make: Make, redis_url: str, key_prefix: str) -> None:
