@@ -28,6 +28,7 @@ _PAGE_BYTES = 4 * 2**20
 _TOPICS_PER_TRIP = 512
 
 READ = Script(__package__ or "", "read.lua")
+CHECK = Script(__package__ or "", "check.lua")
 WAKE = Script(__package__ or "", "wake.lua")
 
 
@@ -43,7 +44,7 @@ class Reads:
         self._keys = keys
         self._orphans = orphans
         self._contact = contact
-        self._lane = Lane(server, [READ, WAKE, *orphans.scripts])
+        self._lane = Lane(server, [READ, CHECK, WAKE, *orphans.scripts])
         self._joining: dict[str, list[Subscriber]] = {}
         self._paging: dict[Subscriber, None] = {}
         self._stale: set[str] = set()
@@ -105,7 +106,7 @@ class Reads:
         """
         silent = live.silent()
         self._checked = silent - self._checked
-        await self._read_topics(self._checked & live.acknowledged, live)
+        await self._read_topics(await self._changed(self._checked & live.acknowledged), live)
         self._orphans.forget()
         for name in silent:
             topic = self._hub.topics.get(name)
@@ -115,6 +116,29 @@ class Reads:
 
     async def close(self) -> None:
         await self._lane.close()
+
+    async def _changed(self, names: AbstractSet[str]) -> set[str]:
+        """The topics whose streams are not as they are known here. Nearly all are: one script for many costs little."""
+        changed = set[str]()
+        generation = self._contact.generation
+        for part in parts(names, _TOPICS_PER_TRIP):
+            keys = [key for name in part for key in self._keys.of_run(name)]
+            try:
+                (reply,) = await self.call(CHECK.command(keys, [text for name in part for text in self._known(name)]))
+            except StreamUnavailableError:
+                self._stale.update(names)
+                raise
+            if isinstance(reply, Exception) or generation != self._contact.generation:
+                return set(names)
+            changed.update(part[number - 1] for number in reply)
+        return changed
+
+    def _known(self, name: str) -> tuple[str, str]:
+        """Epoch and tail; of a stock bridge's stream nothing that a script would find."""
+        topic = self._hub.topics.get(name)
+        if topic is None or topic.ring is None:
+            return "", ""
+        return str(topic.ring.epoch), str(topic.ring.tail)
 
     async def _read_topics(self, names: AbstractSet[str], live: Live) -> None:
         for part in parts(names, _TOPICS_PER_TRIP):
