@@ -162,13 +162,13 @@ else:
 def _deerflow_errors() -> Iterator[None]:
     try:
         yield
-    except (ManifestConflictError, FactConflictError, CorruptionError):
-        raise
     except VersionConflictError as error:
         kind = getattr(error, "kind", "manifest")
         conflict = FactConflictError if kind == "fact" else ManifestConflictError
         raise conflict(str(error), current=error.current, kind=kind) from error
     except MemoryCorruptError as error:
+        if isinstance(error, CorruptionError):
+            raise
         raise CorruptionError(str(error)) from error
 
 
