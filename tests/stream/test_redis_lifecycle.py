@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import redis
+from redis.asyncio import Redis as AsyncRedis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
+from deerflow_replica._drivers.redis import Lane, RedisServer
 from deerflow_replica.errors import StreamUnavailableError
 from deerflow_replica.stream import RedisStreamBridge, StreamEvent
 from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
@@ -177,3 +179,22 @@ async def test_end_and_flush_wait_for_the_server_and_a_pipelined_publish_does_no
         assert done == ({calls[0]} if ack == "pipelined" else set())
         proxy.flows.set()
         await asyncio.gather(*calls)
+
+
+async def test_no_cancellation_is_lost_while_a_borrowed_client_sends(redis_url: str) -> None:
+    """`asyncio.wait_for`, by which the driver bounds what it sends, drops one that comes at the wrong moment."""
+    borrowed = AsyncRedis.from_url(redis_url, socket_timeout=5)
+    server = RedisServer(url=None, client=borrowed, timeout_seconds=5)
+    lane = Lane(server, [])
+    for steps in range(30):
+        await lane.call(("PING",))
+        asking = asyncio.ensure_future(lane.call(("PING",)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not asking.cancel():
+            break
+        await asyncio.wait([asking])
+        assert asking.cancelled(), steps
+    assert borrowed.connection_pool.connection_kwargs["socket_timeout"] == 5
+    await lane.close()
+    await borrowed.aclose()

@@ -95,6 +95,8 @@ class RedisServer:
         """A connection of ours, not yet open."""
         connection = self._pool.make_connection()
         connection.retry = Retry(NoBackoff(), 0)
+        # Our calls have time limits of their own, and the driver's `wait_for` can lose a cancellation.
+        connection.socket_timeout = None
         # A borrowed client may have another encoding, for texts of its own.
         connection.encoder = type(connection.encoder)("utf-8", "strict", False)
         return connection
