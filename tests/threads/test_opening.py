@@ -17,7 +17,9 @@ from deerflow_replica._drivers.databases import Databases
 from deerflow_replica.errors import ConfigError, StoreUnavailableError
 from deerflow_replica.threads import (
     InMemoryThreadMap,
+    MongoThreadMap,
     PostgresThreadMap,
+    RedisThreadMap,
     SqliteThreadMap,
     open_thread_map,
 )
@@ -60,14 +62,33 @@ async def test_postgres(postgres_dsn: str, postgres_schema: str, kind: str) -> N
         assert await beside.owner_of("t") == "ann"
 
 
-@pytest.mark.parametrize(
-    "section",
-    [{"type": "redis", "connection_string": "redis://h:1/0"}, {"type": "mongo", "connection_string": "mongodb://h"}],
-    ids=lambda section: section["type"],
-)
-async def test_not_available_yet(section: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"user_thread_mapping\.type"):
-        async with open_thread_map(config(**section)):
+async def test_redis(redis_url: str, key_prefix: str) -> None:
+    chosen = config(type="redis", connection_string=redis_url, redis_key_prefix=key_prefix, tombstone_seconds=0)
+    databases = Databases()
+    async with open_thread_map(chosen, databases=databases) as threads, open_thread_map(chosen) as alone:
+        assert isinstance(threads, RedisThreadMap)
+        assert await threads.hold("t", "ann")
+        assert await alone.owner_of("t") == "ann"
+        async with open_thread_map(chosen, databases=databases) as beside:
+            assert beside.runner is threads.runner is not alone.runner
+            assert await beside.delete("t", user_id="ann")
+        assert await threads.hold("t", "bob")
+
+
+async def test_mongodb(mongo_url: str, mongo_database: str) -> None:
+    chosen = config(type="mongo", connection_string=mongo_url, mongo_database=mongo_database, table="owners")
+    async with open_thread_map(chosen, databases=Databases()) as threads:
+        assert isinstance(threads, MongoThreadMap)
+        await threads.claim("t", "ann")
+    async with MongoThreadMap(mongo_url, database=mongo_database, collection="owners") as beside:
+        assert await beside.owner_of("t") == "ann"
+
+
+@pytest.mark.parametrize(("key", "name"), [("mongo_database", "a.b"), ("mongo_collection", "system.x")])
+async def test_names_that_mongodb_does_not_take(key: str, name: str) -> None:
+    chosen = config(type="mongo", connection_string="mongodb://127.0.0.1:1", **{key: name})
+    with pytest.raises(ConfigError, match=rf"user_thread_mapping\.{key}"):
+        async with open_thread_map(chosen):
             raise AssertionError("it opened")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .mongodb import MongoDatabase
     from .postgres import PostgresDatabase
+    from .redis_database import RedisDatabase
     from .sqlite import SqliteDatabase
 
 
@@ -21,6 +22,7 @@ class Databases:
         self._sqlite: dict[str, SqliteDatabase] = {}
         self._postgres: dict[str, PostgresDatabase] = {}
         self._mongo: dict[str, MongoDatabase] = {}
+        self._redis: dict[str, RedisDatabase] = {}
 
     def sqlite(self, path: str) -> SqliteDatabase:
         from .sqlite import SqliteDatabase
@@ -42,3 +44,10 @@ class Databases:
         if url not in self._mongo:
             self._mongo[url] = MongoDatabase(url, max_size=self._pool_size, timeout_seconds=self._timeout_seconds)
         return self._mongo[url]
+
+    def redis(self, url: str) -> RedisDatabase:
+        from .redis_database import RedisDatabase
+
+        if url not in self._redis:
+            self._redis[url] = RedisDatabase(url, timeout_seconds=self._timeout_seconds)
+        return self._redis[url]

@@ -187,6 +187,10 @@ class Lane:
         self._is_closed = False
         self._shielded: set[asyncio.Task[list[Any]]] = set()
 
+    def know(self, *scripts: Script) -> None:
+        """Scripts that may be called from now on."""
+        self._sources |= {script.sha: script.source for script in scripts}
+
     async def call(self, *commands: Command) -> list[Any]:
         """The replies, in order; one that is an error is its exception, as a value.
 

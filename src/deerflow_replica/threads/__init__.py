@@ -11,7 +11,9 @@ from .opening import open_thread_map
 from .values import ANY_USER, UNSET, Claim, ThreadMappingItem, ThreadPage, ThreadRecord
 
 if TYPE_CHECKING:
+    from .mongodb import MongoThreadMap
     from .postgres import PostgresThreadMap
+    from .redis import RedisThreadMap
     from .sqlite import SqliteThreadMap
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "UNSET",
     "Claim",
     "InMemoryThreadMap",
+    "MongoThreadMap",
     "PostgresThreadMap",
+    "RedisThreadMap",
     "SqliteThreadMap",
     "ThreadMap",
     "ThreadMappingItem",
@@ -32,6 +36,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Backends with a driver are imported when they are asked for."""
+    if name == "MongoThreadMap":
+        from .mongodb import MongoThreadMap
+
+        return MongoThreadMap
+    if name == "RedisThreadMap":
+        from .redis import RedisThreadMap
+
+        return RedisThreadMap
     if name == "PostgresThreadMap":
         from .postgres import PostgresThreadMap
 

@@ -119,7 +119,10 @@ class ThreadMap(ABC):
         if row is not None and row.user_id == user and rules.ended_at(row, now) is None:
             return True
         new = inputs.new_thread(user, None, None, "idle", None, self._ttl)
-        return (await self._claim_read([key], new, now, {} if row is None else {key: row}))[key].granted
+        rows = {} if row is None else {key: row}
+        return (await self._settled([key], new, now, rows, await self._insert_missing([key], new, now, rows)))[
+            key
+        ].granted
 
     async def claim_many(
         self,
@@ -308,18 +311,24 @@ class ThreadMap(ABC):
     async def _sweep(self, limit: int, change: str) -> int:
         """Bury up to `limit` expired rows as of their expiry, drop old tombstones; the number of buried rows."""
 
-    async def _claim_all(self, keys: builtins.list[str], new: NewThread) -> dict[str, Claim]:
-        """Read; insert what is missing; settle what is left (lost races, old tombstones) one by one."""
-        return await self._claim_read(keys, new, *await self._read_all(keys))
+    async def _read_or_insert(self, keys: Sequence[str], new: NewThread) -> tuple[int, dict[str, Row], set[str]]:
+        """The store's clock, the rows that exist, and the keys that this call inserted; for one round trip."""
+        now, rows = await self._read(keys)
+        return now, rows, await self._insert_missing(keys, new, now, rows)
 
-    async def _claim_read(
-        self, keys: builtins.list[str], new: NewThread, now: int, rows: Mapping[str, Row]
-    ) -> dict[str, Claim]:
-        claims: dict[str, Claim] = {}
+    async def _insert_missing(self, keys: Sequence[str], new: NewThread, now: int, rows: Mapping[str, Row]) -> set[str]:
         missing = [key for key in keys if key not in rows]
-        if missing:
-            inserted = await self._insert(missing, new, now)
-            claims = {key: Claim(key, True, True, rules.record_of(new.row(key, now))) for key in inserted}
+        return await self._insert(missing, new, now) if missing else set()
+
+    async def _claim_all(self, keys: builtins.list[str], new: NewThread) -> dict[str, Claim]:
+        self._check_open()
+        return await self._settled(keys, new, *await self._read_or_insert(keys, new)) if keys else {}
+
+    async def _settled(
+        self, keys: builtins.list[str], new: NewThread, now: int, rows: Mapping[str, Row], inserted: set[str]
+    ) -> dict[str, Claim]:
+        """What was not inserted (own and foreign ones, lost races, old tombstones) is settled one by one."""
+        claims = {key: Claim(key, True, True, rules.record_of(new.row(key, now))) for key in inserted}
         for key in keys:
             if key not in claims:
                 claims[key] = await self._settle(key, new, now, rows.get(key))

@@ -1,10 +1,35 @@
-"""JSON equality, where the database has none of its own."""
+"""Which threads a list asks for, where the database cannot tell."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
+
+from . import rules
+from .paging import Filters, Query, position
+from .rules import Row
+
+
+def matches(row: Row, filters: Filters, *, now: int) -> bool:
+    """Whether it lives and is what a list asks for."""
+    return (
+        rules.is_live(row, now)
+        and filters.status in (None, row.status)
+        and (filters.ids is None or row.thread_id in filters.ids)
+        and (filters.metadata == "{}" or metadata_matches(row.metadata, filters.metadata))
+    )
+
+
+def selected(rows: Iterable[Row], query: Query, now: int) -> list[Row]:
+    """The page of a query, out of all rows that could be on it."""
+    is_down = query.sort_order == "desc"
+    places = {position(row, query.sort_by): row for row in rows if row.user_id == query.user_id}
+    beyond = (place for place in places if (place < query.after if is_down else place > query.after))
+    found = (places[place] for place in sorted(beyond, reverse=is_down))
+    matching = [row for row in found if matches(row, query.filters, now=now)]
+    return matching[query.offset : query.offset + query.limit]
 
 
 def metadata_matches(stored: str, wanted: str) -> bool:

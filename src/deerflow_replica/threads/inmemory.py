@@ -12,7 +12,7 @@ from .._sync import InlineRunner
 from . import rules
 from .base import ThreadMap
 from .clock import microseconds
-from .filters import metadata_matches
+from .filters import matches
 from .paging import Filters, Query
 from .rules import NewThread, Row, Rule
 from .values import SortBy
@@ -88,13 +88,13 @@ class InMemoryThreadMap(ThreadMap):
     async def _page(self, query: Query) -> list[Row]:
         with self._lock:
             now, mine = self._clock(), self._own()
-            found = (row for row in mine.walk(query) if _matches(row, query.filters, now))
+            found = (row for row in mine.walk(query) if matches(row, query.filters, now=now))
             return list(islice(found, query.offset, query.offset + query.limit))
 
     async def _count(self, user_id: str, filters: Filters) -> int:
         with self._lock:
             now, mine = self._clock(), self._own()
-            return sum(_matches(mine.rows[key], filters, now) for _, key in mine.order(user_id, "created_at"))
+            return sum(matches(mine.rows[key], filters, now=now) for _, key in mine.order(user_id, "created_at"))
 
     async def _sweep(self, limit: int, change: str) -> int:
         with self._lock:
@@ -158,15 +158,6 @@ class _Tenant:
         old = [key for key in dead if (self.rows[key].deleted_at or 0) <= deleted_until]
         for key in old[:limit]:
             self.remove(key)
-
-
-def _matches(row: Row, filters: Filters, now: int) -> bool:
-    return (
-        rules.is_live(row, now)
-        and filters.status in (None, row.status)
-        and (filters.ids is None or row.thread_id in filters.ids)
-        and (filters.metadata == "{}" or metadata_matches(row.metadata, filters.metadata))
-    )
 
 
 def _entries(row: Row | None) -> tuple[tuple[_OrderName, _Place], ...]:

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 async def open_thread_map(config: AppConfig, *, databases: Databases | None = None) -> AsyncIterator[ThreadMap]:
     """Open the map of section `user_thread_mapping`, and close it at the end.
 
-    Raises `ConfigError` for a type that is not available yet, `MissingExtraError` when its driver is not installed,
-    `StoreUnavailableError` when the server is away. `databases` shares connections with other parts of a replica.
+    Raises `ConfigError` for names and addresses that cannot be meant, `MissingExtraError` when its driver is not
+    installed, `StoreUnavailableError` when the server is away. `databases` shares connections with other parts of a
+    replica.
     """
     async with _built(config, databases) as threads:
         yield threads
 
 
 def _built(config: AppConfig, databases: Databases | None) -> ThreadMap:
-    from ..config.targets import problem_at, target_of
+    from ..config.targets import target_of
 
     section = config.user_thread_mapping
     target = target_of(config, "user_thread_mapping")
@@ -49,4 +50,27 @@ def _built(config: AppConfig, databases: Databases | None) -> ThreadMap:
         return PostgresThreadMap(
             target.url, schema=target.schema or None, table=section.table, **common, _database=shared_pool
         )
-    raise problem_at(config, "user_thread_mapping.type", f"{target.kind} is not available yet")
+    if target.kind == "redis":
+        from .redis import RedisThreadMap
+
+        shared_connection = databases.redis(target.url) if databases else None
+        return RedisThreadMap(target.url, key_prefix=section.redis_key_prefix, **common, _database=shared_connection)
+    return _in_mongodb(config, target.url, databases, common)
+
+
+def _in_mongodb(config: AppConfig, url: str, databases: Databases | None, common: dict[str, Any]) -> ThreadMap:
+    from ..config.targets import problem_at
+    from . import validation
+    from .mongodb import MongoThreadMap
+
+    section = config.user_thread_mapping
+    try:
+        database = validation.database_name(section.mongo_database)
+    except ValueError as error:
+        raise problem_at(config, "user_thread_mapping.mongo_database", str(error)) from None
+    try:
+        collection = validation.collection_name(section.mongo_collection or section.table)
+    except ValueError as error:
+        raise problem_at(config, "user_thread_mapping.mongo_collection", str(error)) from None
+    shared_client = databases.mongo(url) if databases else None
+    return MongoThreadMap(url, database=database, collection=collection, **common, _database=shared_client)

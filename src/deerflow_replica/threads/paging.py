@@ -23,6 +23,11 @@ class Filters:
     metadata: str
     ids: frozenset[str] | None
 
+    @property
+    def is_none(self) -> bool:
+        """Every live thread will do."""
+        return self.status is None and self.metadata == "{}" and self.ids is None
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
