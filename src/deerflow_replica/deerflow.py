@@ -89,13 +89,22 @@ class _Store:
         return self._ready().runner
 
     def get_versioned(self, *args: Any) -> Any:
-        return self.runner.call(self._ready().aget_versioned(*args))
+        return self.runner.call(self.aget_versioned(*args))
 
-    def put(self, *args: Any, ttl: Any = None, if_version: int) -> int | None:
-        return self.runner.call(self._ready().aput(*args, ttl=ttl, if_version=if_version))
+    def put(self, *args: Any, ttl: Any, if_version: int) -> Any:
+        return self.runner.call(self.aput(*args, ttl=ttl, if_version=if_version))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ready(), name)
+    def aget_versioned(self, *args: Any) -> Any:
+        return self._ready().aget_versioned(*args)
+
+    def aput(self, *args: Any, ttl: Any, if_version: int) -> Any:
+        return self._ready().aput(*args, ttl=ttl, if_version=if_version)
+
+    def abatch(self, *args: Any) -> Any:
+        return self._ready().abatch(*args)
+
+    def asearch(self, *args: Any, **options: Any) -> Any:
+        return self._ready().asearch(*args, **options)
 
     def close(self) -> None:
         """On a thread of its own: the caller's may have a running loop, which the store would refuse."""

@@ -134,6 +134,16 @@ async def test_a_replica_keeps_its_memory_in_its_store() -> None:
         assert await replica.store.aget(("deerflow_memory", "ann"), "%none") is not None
 
 
+async def test_two_replicas_remember_the_same(tmp_path: Path) -> None:
+    config = AppConfig.from_mapping({"memory": {"storage": "store"}, "database": {"sqlite_dir": str(tmp_path)}})
+    async with open_replica(config) as one, open_replica(config) as other:
+        mine, theirs = one.memory.load(user_id="ann"), other.memory.load(user_id="ann")
+        assert one.memory.save({**mine, "facts": [{"id": "1"}]}, user_id="ann")
+        assert other.memory.save({**theirs, "facts": [{"id": "2"}]}, user_id="ann")
+        assert [fact["id"] for fact in one.memory.load(user_id="ann")["facts"]] == ["1", "2"]
+        assert {result.name: result.ok for result in await one.check()}["memory"]
+
+
 def _with_class(path: str, monkeypatch: pytest.MonkeyPatch) -> AppConfig:
     import sys
     from types import ModuleType
