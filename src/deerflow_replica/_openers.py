@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ._drivers.databases import Databases
 from ._reach import reach_all
 from .config import AppConfig
-from .config.targets import Target, problem_at, target_of
+from .config.targets import Target, target_of
 from .counters.opening import open_model_counters
 from .memory.opening import open_memory_storage
 from .runs.registry.opening import run_registry
+from .store.opening import open_store
 from .stream.open import open_stream_bridge
 from .threads.opening import open_thread_map
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from .runs.registry.base import RunRegistry
     from .stream.base import StreamBridge
     from .threads.base import ThreadMap
-
-_NOT_YET = {"mongo", "redis"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ async def open_parts(config: AppConfig, replica_id: str, borrowed: Borrowed, sta
     if checkpointer is None:
         checkpointer = await open_checkpointer(shared)
     if store is None:
-        store = await open_store(shared)
+        store = await enter(open_store(config, databases=databases))
     if memory is None:
         memory = await enter(open_memory_storage(config, store=store))
     if threads is None:
@@ -147,34 +145,3 @@ async def open_checkpointer(shared: Connections) -> BaseCheckpointSaver[Any]:
     from langgraph.checkpoint.memory import InMemorySaver
 
     return InMemorySaver()
-
-
-async def open_store(shared: Connections) -> BaseStore:
-    """LangGraph's own store of `store.type`."""
-    target, options = target_of(shared.config, "store"), _store_options(shared.config)
-    if target.kind in _NOT_YET:
-        raise problem_at(shared.config, "store.type", f"{target.kind} is not available yet")
-    if target.kind == "postgres":
-        from ._drivers.langgraph_postgres import store_on
-
-        pool = await shared.pool(target)
-        return await shared.stack.enter_async_context(store_on(pool, target.url, options))
-    if target.kind == "sqlite":
-        from ._drivers import langgraph_sqlite
-
-        store = langgraph_sqlite.open_store(target.url, options, timeout_seconds=connect_timeout(shared.config))
-        return await shared.stack.enter_async_context(store)
-    from langgraph.store.memory import InMemoryStore
-
-    return InMemoryStore(**{name: value for name, value in options.items() if name == "index"})
-
-
-def _store_options(config: AppConfig) -> dict[str, Any]:
-    given = {"index": config.store.index, "ttl": config.store.ttl}
-    return {name: _plain(value) for name, value in given.items() if value}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from .config import AppConfig
 from .config.targets import Target, masked, place_of, problem_at, target_of
-from .errors import ReplicaError, StoreUnavailableError, StreamUnavailableError
+from .errors import ConfigError, ReplicaError, StoreUnavailableError, StreamUnavailableError
 
 Connect = Callable[[], Awaitable[None]]
 
@@ -58,7 +59,7 @@ def _attempts(config: AppConfig, targets: Sequence[Target]) -> list[_Attempt]:
     """One for each server or file, under the first key that held it."""
     distinct: dict[str, list[Target]] = {}
     for target in targets:
-        if target.kind in ("sqlite", "postgres") and target.url != ":memory:":
+        if target.kind in ("sqlite", "postgres", "mongo") and target.url != ":memory:":
             distinct.setdefault(target.url, []).append(target)
     return [_Attempt(same[0], _connect(config, same)) for same in distinct.values()]
 
@@ -69,6 +70,8 @@ def _connect(config: AppConfig, same: Sequence[Target]) -> Connect:
         from ._drivers.sqlite import SqliteDatabase
 
         return SqliteDatabase(url).touch
+    if same[0].kind == "mongo":
+        return partial(_reach_mongo, config, key, url)
     schemas = sorted({target.schema for target in same if target.schema})
 
     async def connect() -> None:
@@ -80,6 +83,16 @@ def _connect(config: AppConfig, same: Sequence[Target]) -> Connect:
         await reach(url, schemas)
 
     return connect
+
+
+async def _reach_mongo(config: AppConfig, key: str, url: str) -> None:
+    from ._drivers.mongodb import MongoServer
+
+    try:
+        client = await MongoServer(url, timeout_seconds=config.replica.connect_timeout_seconds).connect()
+    except ConfigError:
+        raise problem_at(config, key, "not a mongodb:// URL") from None
+    await client.close()
 
 
 def _line(config: AppConfig, target: Target, error: BaseException) -> str:

@@ -69,10 +69,10 @@ def test_a_wrong_configuration_is_named(run: Command, file: Path) -> None:
     done = run("check")
     assert done.code == 1
     assert done.err.startswith("config.yaml:1:20 title.max_words: ")
-    file.write_text("database: {backend: memory}\nstore: {type: mongo, connection_string: 'mongodb://h'}\n")
+    file.write_text("database: {backend: memory}\nstore: {type: sqlite, text_index: {fields: [a]}}\n")
     done = run("check")
     assert done.code == 1
-    assert done.err.startswith("config.yaml:2:15 store.type: ")
+    assert done.err.startswith("config.yaml:2:35 store.text_index: ")
 
 
 def test_a_part_that_does_not_answer_is_named_beside_those_that_do(run: Command, file: Path) -> None:

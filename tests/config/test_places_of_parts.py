@@ -20,15 +20,24 @@ from deerflow_replica.threads import open_thread_map
 pytestmark = pytest.mark.anyio
 MONGO = "{connection_string: 'mongodb://u:geheim@h', type: mongo}"
 NO_STORE = "memory.storage: a store is needed: pass store=, or open a replica"
+NO_REDIS = "user_thread_mapping.connection_string: 'redis://h:x' is not a Redis URL: redis://, rediss:// or unix://"
+NO_MONGODB = "user_thread_mapping.connection_string: 'mongodb://' is not a MongoDB URL"
+NO_NAME = "{connection_string: 'mongodb://h', mongo_database: a.b, type: mongo}"
+NAMES = 'database must be a name that MongoDB takes: at most 63 characters, none of /\\. "$*<>:|?'
+NO_URL = "store.connection_string: not a mongodb:// URL"
+NO_TEXTS = "store.text_index: a store of type sqlite has none"
 Open = Callable[[AppConfig], AbstractAsyncContextManager[Any]]
 
 
 @pytest.mark.parametrize(
     ("text", "opened", "said"),
     [
-        (f"user_thread_mapping: {MONGO}", open_thread_map, "1:72 user_thread_mapping.type: mongo is not available yet"),
+        ("user_thread_mapping: {connection_string: 'redis://h:x', type: redis}", open_thread_map, f"1:42 {NO_REDIS}"),
+        ("user_thread_mapping: {connection_string: 'mongodb://', type: mongo}", open_thread_map, f"1:42 {NO_MONGODB}"),
+        (f"user_thread_mapping: {NO_NAME}", open_thread_map, f"1:73 user_thread_mapping.mongo_database: {NAMES}"),
         (f"model_feedback: {MONGO}", open_model_counters, "1:67 model_feedback.type: mongo is not available yet"),
-        (f"store: {MONGO}", open_replica, "1:58 store.type: mongo is not available yet"),
+        ("store: {connection_string: 'mongodb://u:ge/heim@h', type: mongo}", open_replica, f"1:28 {NO_URL}"),
+        ("store: {text_index: {fields: [a]}, type: sqlite}", open_replica, f"1:21 {NO_TEXTS}"),
         ("memory: {storage: store}", open_memory_storage, f"1:19 {NO_STORE}"),
     ],
 )

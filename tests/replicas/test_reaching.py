@@ -89,6 +89,37 @@ async def test_database_that_is_down_is_named(section: str, closed_port: int) ->
     assert type(caught.value.__cause__).__module__.startswith("psycopg")
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_mongodb_that_is_away_is_named(is_silent: bool, closed_port: int, silent_port: int) -> None:
+    url = f"mongodb://someone:{PASSWORD}@127.0.0.1:{silent_port if is_silent else closed_port}/"
+    data = {
+        **IN_MEMORY,
+        "store": {"type": "mongo", "connection_string": url},
+        "replica": {"connect_timeout_seconds": 2},
+    }
+    began = time.monotonic()
+    async with nothing_left():
+        with pytest.raises(StoreUnavailableError) as caught:
+            async with open_replica(AppConfig.from_mapping(data)):
+                pass
+    assert time.monotonic() - began < 4
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"store.connection_string: cannot reach {url.replace(PASSWORD, '***')}: 127.0.0.1:")
+    assert "configured timeouts" not in line
+
+
+async def test_a_replica_with_its_store_in_mongodb(mongo_url: str, mongo_database: str) -> None:
+    store = {"type": "mongo", "connection_string": mongo_url, "mongo_database": mongo_database}
+    config = AppConfig.from_mapping({**IN_MEMORY, "store": store})
+    async with nothing_left(), open_replica(config) as replica:
+        await replica.store.aput(("n",), "k", {"v": 1})
+        assert all(result.ok for result in await replica.check())
+        async with open_replica(config) as other:
+            item = await other.store.aget(("n",), "k")
+            assert item is not None
+            assert item.value == {"v": 1}
+
+
 async def test_bridge_comes_first_and_each_server_has_one_line(closed_port: int, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(

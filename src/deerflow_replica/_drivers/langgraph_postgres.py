@@ -1,10 +1,10 @@
-"""LangGraph's own saver and store on PostgreSQL: over a pool on the caller's loop, set up by one replica at a time."""
+"""LangGraph's own saver on PostgreSQL: over a pool on the caller's loop, set up by one replica at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
@@ -14,7 +14,6 @@ from .statements import quoted
 
 with extra("postgres"):
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-    from langgraph.store.postgres.aio import AsyncPostgresStore
     from psycopg import AsyncConnection
     from psycopg.rows import dict_row
     from psycopg_pool import AsyncConnectionPool
@@ -39,7 +38,7 @@ async def reach(dsn: str, schemas: list[str]) -> None:
 
 
 class _Pool(AsyncConnectionPool["DictConnection"]):
-    """What LangGraph's parts ask for a connection after the replica was left, or while the server is away."""
+    """What LangGraph's saver asks for a connection after the replica was left, or while the server is away."""
 
     async def getconn(self, timeout: float | None = None) -> DictConnection:
         with postgres_errors():
@@ -88,18 +87,6 @@ async def saver_on(pool: DictPool, dsn: str) -> AsyncPostgresSaver:
     saver = AsyncPostgresSaver(pool)
     await _alone(dsn, saver.setup)
     return saver
-
-
-@asynccontextmanager
-async def store_on(pool: DictPool, dsn: str, options: Mapping[str, Any]) -> AsyncIterator[AsyncPostgresStore]:
-    from .langgraph_batching import stop_batching
-
-    store = AsyncPostgresStore(pool, **options)
-    try:
-        await _alone(dsn, store.setup)
-        yield store
-    finally:
-        await stop_batching(store)
 
 
 async def _alone(dsn: str, set_up: Callable[[], Awaitable[None]]) -> None:

@@ -26,6 +26,7 @@ with extra("mongodb"):
         InvalidOperation,
         InvalidURI,
         OperationFailure,
+        ServerSelectionTimeoutError,
         WTimeoutError,
     )
 
@@ -95,8 +96,7 @@ class MongoServer:
                             raise
                     return await work(client)
             except TimeoutError:
-                for error in _errors_of_all_servers(client):
-                    raise error from None
+                _check_servers(client)
                 raise
 
     def _new_client(self) -> Client:
@@ -180,19 +180,22 @@ async def _reached(client: Client) -> None:
     ping = asyncio.ensure_future(client.admin.command("ping"))
     try:
         while not (await asyncio.wait([ping], timeout=_POLL_SECONDS))[0]:
-            for error in _errors_of_all_servers(client):
-                raise error
+            _check_servers(client)
         await ping
+    except ServerSelectionTimeoutError:
+        _check_servers(client)  # in fewer words
+        raise
     finally:
         ping.cancel()
         await asyncio.wait([ping])
 
 
-def _errors_of_all_servers(client: Client) -> list[Exception]:
-    """Why no server can be reached; nothing if one perhaps can."""
+def _check_servers(client: Client) -> None:
+    """Raises what is wrong, where no server can be reached."""
     servers = client.topology_description.server_descriptions().values()
     errors = [server.error for server in servers if server.error is not None]
-    return errors if len(errors) == len(servers) else []
+    if errors and len(errors) == len(servers):
+        raise ConnectionFailure(_reason(errors[0])) from errors[0]
 
 
 def _reason(error: BaseException) -> str:
