@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .base import ThreadMap
 from .inmemory import InMemoryThreadMap
 
 if TYPE_CHECKING:
     from .._drivers.databases import Databases
     from ..config import AppConfig
+    from ..config.targets import Target
 
 
 @asynccontextmanager
@@ -22,15 +24,21 @@ async def open_thread_map(config: AppConfig, *, databases: Databases | None = No
     installed, `StoreUnavailableError` when the server is away. `databases` shares connections with other parts of a
     replica.
     """
-    async with _built(config, databases) as threads:
+    from ..config.targets import problem_at, target_of
+
+    target = target_of(config, "user_thread_mapping")
+    async with AsyncExitStack() as stack:
+        try:
+            threads = await stack.enter_async_context(_built(config, target, databases))
+        except ConfigError as error:
+            (problem,) = error.problems
+            own = problem.key.startswith("user_thread_mapping.")
+            raise error if own else problem_at(config, target.key, problem.message) from None
         yield threads
 
 
-def _built(config: AppConfig, databases: Databases | None) -> ThreadMap:
-    from ..config.targets import target_of
-
+def _built(config: AppConfig, target: Target, databases: Databases | None) -> ThreadMap:
     section = config.user_thread_mapping
-    target = target_of(config, "user_thread_mapping")
     common: dict[str, Any] = {
         "tenant": section.tenant,
         "ttl_seconds": section.ttl_seconds,
