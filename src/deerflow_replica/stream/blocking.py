@@ -13,6 +13,7 @@ import math
 import uuid
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from typing import Any
 
 from .._drivers.redis import Command, Connection, RedisServer, ResponseError
@@ -26,11 +27,11 @@ from .live import Call
 from .messages import parse_entries
 from .reads import WAKE
 from .ring import Entry, Ring
-from .shards import FEW_STREAMS, Plan, Shard
+from .shards import FEW_STREAMS, STREAMS_PER_SHARD, Plan, Shard
 from .stock import StockRing, before, parse_id
 
 _LOG = logging.getLogger(__name__)
-_COUNT = 256
+_COUNT = 64
 _COLD_AFTER_SECONDS = 5.0
 _WAKE_TTL_MS = 120_000
 _OTHER_CONNECTIONS = 2  # one publishes, one reads pages
@@ -172,9 +173,11 @@ class BlockingReads:
         for name in old:
             self._versions.pop(name, None)
             self._seen.pop(name, None)
-        self._plan.put(new, is_hot=True)
-        self._heard = (self._heard | new) & wanted
-        self._warm = (self._warm | new) & wanted
+        self._heard &= wanted
+        self._warm &= wanted
+        hot = set(islice(new, max(0, STREAMS_PER_SHARD - len(self._warm))))
+        self._plan.put(new - hot, is_hot=False)
+        self._heard |= hot
 
     def _sort(self) -> None:
         """What has news moves to the hot shards, and what had none for long enough to the cold ones."""

@@ -90,6 +90,11 @@ class Subscriber:
     def is_waiting(self) -> bool:
         return self._future is not None and not self._future.done()
 
+    @property
+    def is_supplied(self) -> bool:
+        """Whether it still has entries that it was given apart from the ring."""
+        return bool(self._pages)
+
     def place(self, state: StreamState | None, ring: Ring | None) -> None:
         """Find the first seq to read; `ring` belongs to the stream of `state`."""
         settings = self._hub.settings

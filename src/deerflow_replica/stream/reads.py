@@ -94,7 +94,7 @@ class Reads:
         await self._read_topics((self._stale | self._joining.keys()) & live.acknowledged, live)
         paging, self._paging = self._paging, {}
         try:
-            await self._read_pages([reader for reader in paging if reader in reader.topic.subscribers])
+            await self._read_pages([reader for reader in paging if _is_behind(reader)])
         except StreamUnavailableError:
             self._paging |= paging
             raise
@@ -297,6 +297,11 @@ def _on_refills(readers: list[Subscriber], page: Page | StockPage | None) -> Non
         return
     for reader in readers:
         _on_refill(reader, page if isinstance(page, Page) else None)
+
+
+def _is_behind(reader: Subscriber) -> bool:
+    """What it asked for is still to be had: it may have asked twice, and have got the answer."""
+    return reader in reader.topic.subscribers and not reader.is_supplied
 
 
 def _on_refill(reader: Subscriber, page: Page | None) -> None:
