@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
+from deerflow_replica._drivers.mongo_clock import ServerClock
 from deerflow_replica.config import AppConfig
 from deerflow_replica.errors import ConfigError, StoreUnavailableError, VersionConflictError
 from deerflow_replica.store import MongoStore, SharedStore, VersionedItem, open_store
-from deerflow_replica.store.mongo_clock import ServerClock
 from deerflow_replica.store.times import to_micros
 from mongo_server import CannotBuildError, FerretDB
 from proxy import cutting_proxy
@@ -69,6 +69,18 @@ async def test_collections_are_apart(store: MongoStore, mongo_url: str, mongo_da
             await other.acount()
         await other.asetup()
         assert await other.acount() == 0
+
+
+@pytest.mark.parametrize("database", ["", "a.b", "a b", "a/b", "x" * 64, "a$", "\0"])
+def test_a_database_has_a_name(database: str) -> None:
+    with pytest.raises(ConfigError, match=r"database: .* is no name"):
+        MongoStore("mongodb://h", database=database)
+
+
+@pytest.mark.parametrize("collection", ["", "a$", "system.x", ".a", "a.", "a..b", "x" * 121])
+def test_a_collection_has_a_name(collection: str) -> None:
+    with pytest.raises(ConfigError, match=r"collection: .* is no name"):
+        MongoStore("mongodb://h", collection=collection)
 
 
 def test_there_is_no_vector_search(mongo_url: str) -> None:
@@ -257,8 +269,20 @@ async def test_a_configured_store(mongo_url: str, mongo_database: str) -> None:
     async with open_store(AppConfig.from_mapping({"store": section})) as store:
         await store.aput(("a",), "k", {"x": 1}, ttl=0.001)
         assert await store.aget(("b",), "k") is None
-    with pytest.raises(ConfigError, match=r"store\.index: a store of type mongo has none"):
-        async with open_store(AppConfig.from_mapping({"store": section | {"index": {"dims": 2}}})):
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"index": {"dims": 2}}, r"store\.index: a store of type mongo has none"),
+        ({"mongo_database": "a.b"}, r"store\.mongo_database: 'a\.b' is no name"),
+        ({"connection_string": "mongodb://u:ge/heim@h"}, r"store\.connection_string: 'mongodb://u:\*\*\*@h' is not a"),
+    ],
+)
+async def test_a_mistake_in_the_configuration_has_its_key(changed: dict[str, Any], told: str) -> None:
+    section = {"type": "mongo", "connection_string": "mongodb://h"} | changed
+    with pytest.raises(ConfigError, match=told):
+        async with open_store(AppConfig.from_mapping({"store": section})):
             pass
 
 

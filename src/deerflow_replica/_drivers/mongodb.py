@@ -38,6 +38,9 @@ T = TypeVar("T")
 # NotWritablePrimary and its kin, shutting down, out of reach, Unauthorized, AuthenticationFailed
 _AWAY_CODES = {6, 7, 13, 18, 89, 91, 134, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436}
 _ADDENDA = re.compile(r" \(configured timeouts: |, Timeout: |, full error: ")
+_FORBIDDEN = '/\\. "$*<>:|?'
+_DATABASE = re.compile(rf"[^{re.escape(_FORBIDDEN)}\x00-\x1f\ud800-\udfff]{{1,63}}")
+_COLLECTION = re.compile(r"(?!system\.)[^$\x00-\x1f\ud800-\udfff]{1,120}")
 _POLL_SECONDS = 0.02
 
 
@@ -167,6 +170,16 @@ class MongoDatabase(SharedDatabase):
     def _give_back(self) -> None:
         if self._owns_client:
             super()._give_back()
+
+
+def check_names(database: str, collection: str) -> None:
+    """Raises `ConfigError` for names that MongoDB does not take."""
+    if not _DATABASE.fullmatch(database):
+        raise ConfigError(
+            ConfigProblem("database", f"{database!r} is no name: 1 to 63 characters, none of {_FORBIDDEN}")
+        )
+    if not _COLLECTION.fullmatch(collection) or collection[0] == "." or ".." in collection or collection[-1] == ".":
+        raise ConfigError(ConfigProblem("collection", f"{collection!r} is no name: 1 to 120 characters, no $"))
 
 
 def collection_of(client: Client, database: str, name: str) -> Collection:

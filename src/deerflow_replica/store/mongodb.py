@@ -11,14 +11,14 @@ from typing import Any, Self, TypeVar
 import orjson
 from langgraph.store.base import TTLConfig
 
-from .._drivers.mongodb import Client, Collection, MongoServer, collection_of
+from .._drivers.mongo_clock import ServerClock
+from .._drivers.mongodb import Client, Collection, MongoServer, check_names, collection_of
 from .._extras import extra
 from ..errors import ConfigError, StoreUnavailableError
 from . import listing
 from .backend import Backend
 from .base import SharedStore
 from .filters import AllOf, holds
-from .mongo_clock import ServerClock
 from .mongo_documents import (
     ABSENT,
     Document,
@@ -69,6 +69,7 @@ class MongoStore(SharedStore):
         timeout_seconds: float = 10.0,
         ttl: TTLConfig | None = None,
     ) -> None:
+        check_names(database, collection)
         self._client = None if isinstance(conn, str) else conn
         url = conn if isinstance(conn, str) else None
         self._server = MongoServer(url, max_size=_SCANS + MongoBackend.slots, timeout_seconds=timeout_seconds)

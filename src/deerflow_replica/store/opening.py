@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
@@ -32,10 +34,27 @@ async def open_store(config: AppConfig, *, databases: Databases | None = None) -
     if target.kind == "memory":
         yield _in_memory(options)
         return
-    async with _built(config, target, options, databases) as store:
-        await store.asetup()
+    async with AsyncExitStack() as stack:
+        with _placed(config, target):
+            store = await stack.enter_async_context(_built(config, target, options, databases))
+            await store.asetup()
         await store.astart_ttl_sweeper()
         yield store
+
+
+@contextmanager
+def _placed(config: AppConfig, target: Target) -> Iterator[None]:
+    """A mistake in an argument is one in the key that it comes from."""
+    from ..config.targets import problem_at
+
+    keys = {"dsn": target.key, "url": target.key, "database": "store.mongo_database"}
+    try:
+        yield
+    except ConfigError as error:
+        (problem,) = error.problems
+        if problem.key not in keys:
+            raise
+        raise problem_at(config, keys[problem.key], problem.message) from None
 
 
 def _built(config: AppConfig, target: Target, options: dict[str, Any], databases: Databases | None) -> SharedStore:
