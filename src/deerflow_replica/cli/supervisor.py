@@ -61,7 +61,8 @@ class _Supervisor:
             if clock() - started > STEADY_SECONDS:
                 backoff = shortest
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), backoff)
+                async with asyncio.timeout(backoff):
+                    await self._leaving.wait()
             backoff = min(longest, backoff * 2)
 
     async def _serve_once(self) -> None:

@@ -158,7 +158,8 @@ class Execution:
 
     async def _wait_for_hint(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), _POLL_SECONDS)
+            async with asyncio.timeout(_POLL_SECONDS):
+                await self._woken.wait()
 
     async def _result(self) -> RunOutcome:
         asked = self.request

@@ -147,7 +147,8 @@ class RunManager:
 
     async def _over_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._idle.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
         except TimeoutError:
             return not self._executions
         return True
