@@ -20,8 +20,8 @@ Make = Callable[..., RedisStreamBridge]
 
 
 @pytest.fixture
-def make(redis_url: str, key_prefix: str) -> Make:
-    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.2)
+def make(redis_url: str, key_prefix: str, push: Any) -> Make:
+    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, push=push, check_interval_seconds=0.2)
 
 
 @pytest.fixture
@@ -177,12 +177,12 @@ async def test_flushall_in_mid_stream_is_a_gap_and_a_new_stream(make: Make) -> N
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
 async def test_ids_that_another_writer_was_given_again_are_a_gap(
-    make: Make, client: redis.Redis, keys: tuple[str, str], push: Any, lost: int
+    make: Make, client: redis.Redis, keys: tuple[str, str], lost: int
 ) -> None:
     async with (
-        make(push=push) as writer,
-        make(push=push) as other,
-        make(push=push) as reader,
+        make() as writer,
+        make() as other,
+        make() as reader,
         reading(reader, "r") as next_item,
     ):
         await publish_all(writer, "r", 5)

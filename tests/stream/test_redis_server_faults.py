@@ -166,6 +166,7 @@ async def test_a_full_server_delays_and_loses_nothing(server: EmbeddedValkey, ma
             with pytest.raises(StreamUnavailableError):
                 await writer.publish_end("r")
             client.config_set("maxmemory", 0)
+            await until(lambda: not writer.stats().pending_events)
             await writer.publish_end("r")
             assert numbers(await found) == list(range(300))
 
