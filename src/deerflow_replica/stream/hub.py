@@ -24,6 +24,8 @@ _KEEP_EVENTS = 256
 class Topic:
     """One run in this process: the stream that is there now, if any, and its subscribers."""
 
+    __slots__ = ("ring", "run_id", "subscribers")
+
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.ring: Ring | None = None
@@ -69,7 +71,24 @@ class Topic:
 
 
 class Subscriber:
-    """One reader of one run. `take` gives what is there without waiting, `next_item` waits."""
+    """One reader of one run. `take` gives what is there, `woken` waits for more."""
+
+    __slots__ = (
+        "__weakref__",
+        "_future",
+        "_hub",
+        "_outcome",
+        "_pages",
+        "awaits_stream",
+        "cursor",
+        "deadline",
+        "last_id",
+        "next_seq",
+        "ring",
+        "scheduled",
+        "started",
+        "topic",
+    )
 
     def __init__(self, topic: Topic, cursor: Cursor, hub: Hub) -> None:
         self.topic = topic
@@ -82,7 +101,7 @@ class Subscriber:
         self.scheduled = False
         self.started = hub.clock()
         self._hub = hub
-        self._pages: list[Entry] = []
+        self._pages: list[Entry] | None = None
         self._outcome: StreamGap | StreamError | None = None
         self._future: asyncio.Future[bool] | None = None
 
@@ -154,13 +173,11 @@ class Subscriber:
         self._hub.source.refill(self, ring)
         return self._conclusion()
 
-    async def next_item(self, heartbeat_interval: float) -> StreamItem:
-        """Wait for the next item, or for the heartbeat."""
-        self.deadline = self._hub.clock() + heartbeat_interval
-        while (item := self.take()) is None:
-            if not await self._wait():
-                return HEARTBEAT_SENTINEL
-        return item
+    def woken(self) -> asyncio.Future[bool]:
+        """True: something may be there; False: the deadline has passed. A bare future: most readers only wait."""
+        self._future = asyncio.get_running_loop().create_future()
+        self._hub.heartbeats.schedule(self)
+        return self._future
 
     def _conclusion(self) -> StreamGap | None:
         if isinstance(self._outcome, StreamError):
@@ -175,15 +192,6 @@ class Subscriber:
         event = entry.as_event()
         self.last_id = event.id
         return event
-
-    async def _wait(self) -> bool:
-        """True: something may be there; False: the deadline has passed."""
-        self._future = self._hub.new_future()
-        self._hub.heartbeats.schedule(self)
-        try:
-            return await self._future
-        finally:
-            self._future = None
 
 
 class Source(Protocol):
@@ -224,7 +232,11 @@ class Hub:
         try:
             self.source.begin(subscriber)
             while True:
-                item = await subscriber.next_item(heartbeat_interval)
+                item = subscriber.take()
+                if item is None:
+                    subscriber.deadline = self.clock() + heartbeat_interval
+                while item is None:
+                    item = subscriber.take() if await subscriber.woken() else HEARTBEAT_SENTINEL
                 is_last = item is END_SENTINEL or isinstance(item, StreamGap)
                 self.gaps += is_last and item is not END_SENTINEL
                 yield item
@@ -240,9 +252,6 @@ class Hub:
 
     def clock(self) -> float:
         return asyncio.get_running_loop().time()
-
-    def new_future(self) -> asyncio.Future[bool]:
-        return asyncio.get_running_loop().create_future()
 
     def topic(self, run_id: str) -> Topic:
         topic = self.topics.get(run_id)

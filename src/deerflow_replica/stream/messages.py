@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def parse_page(reply: Sequence[Any]) -> Page | StockPage | None:
         return parse_stock(reply)
     epoch, tail, floor, _, ended, reason, owner = (bytes(value).decode() for value in reply[:7])
     entries = [_entry(entry_id, fields) for entry_id, fields in reply[7:]]
-    return Page(int(epoch), int(floor), int(tail), ended == "1", reason, owner, entries)
+    return Page(int(epoch), int(floor), int(tail), ended == "1", reason, sys.intern(owner), entries)
 
 
 def parse_push(message: bytes) -> Push:
@@ -89,4 +90,4 @@ def _entry(entry_id: bytes, fields: Sequence[bytes]) -> Entry:
 def _made(epoch: int, seq: int, name: bytes, data: bytes, *, is_end: bool) -> Entry:
     if is_end:
         return Entry(epoch, seq, data.decode(), b"", is_end=True)
-    return Entry(epoch, seq, name.decode(), data)
+    return Entry(epoch, seq, sys.intern(name.decode()), data)  # thousands share a few names

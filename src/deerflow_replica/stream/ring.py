@@ -39,6 +39,20 @@ class Ring:
     `generation`: of the connections by which this was last compared with the server.
     """
 
+    __slots__ = (
+        "_entries",
+        "_first",
+        "end_reason",
+        "epoch",
+        "floor",
+        "generation",
+        "gone",
+        "low",
+        "owner",
+        "stored_bytes",
+        "tail",
+    )
+
     def __init__(self, epoch: int, low: int = 0) -> None:
         self.epoch = epoch
         self.low = low
