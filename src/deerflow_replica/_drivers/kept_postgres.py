@@ -71,8 +71,7 @@ class KeptConnections:
                     await self._pool.check()
 
     async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        connection = self._kept.pop() if self._kept else await self._pool.getconn()
-        self._unused = min(self._unused, len(self._kept))
+        connection = await self._taken()
         lent, connection.row_factory = connection.row_factory, tuple_row
         try:
             result = await work(connection)
@@ -85,6 +84,15 @@ class KeptConnections:
         connection.row_factory = lent
         await self._keep(connection)
         return result
+
+    async def _taken(self) -> Connection:
+        """One that is not known to be dead: what is sent on it has a good chance to arrive."""
+        while True:
+            connection = self._kept.pop() if self._kept else await self._pool.getconn()
+            self._unused = min(self._unused, len(self._kept))
+            if _is_alive(connection):
+                return connection
+            await self._pool.putconn(connection)  # which replaces it
 
     async def _keep(self, connection: Connection) -> None:
         is_idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
@@ -112,3 +120,13 @@ class KeptConnections:
     async def _return(self, connections: list[Connection]) -> None:
         for connection in connections:
             await self._pool.putconn(connection)
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Whether the server has not closed it, as far as that has been heard of here."""
+    try:
+        connection.pgconn.consume_input()  # its last words
+        connection.pgconn.consume_input()  # the end behind them
+    except psycopg.OperationalError:
+        return False
+    return True

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._drivers.kept_postgres import KeptConnections
+from .._drivers.pipelined_postgres import Rows, Statement, fetched
 from .._drivers.postgres import COLLIDED, connected_pool, is_lost
 from .._extras import extra
 from ..errors import StoreUnavailableError
 from .backend import Backend
 from .setup_postgres import about, check, not_set_up, set_up
-from .sql_postgres import Dialect, Statement, Statements, vector_text
+from .sql_postgres import Dialect, Statements, vector_text
 from .values import (
     Conflict,
     Count,
@@ -32,14 +33,12 @@ with extra("postgres"):
     import psycopg
 
 if TYPE_CHECKING:
-    from psycopg import AsyncCursor
-
     from .._drivers.postgres import Connection, Pool
 
 T = TypeVar("T")
-Rows = list[tuple[Any, ...]]
 
 _MOST_SLOTS = 4
+_MOST_ATTEMPTS = 64
 
 
 class PostgresBackend(Backend):
@@ -97,7 +96,7 @@ class PostgresBackend(Backend):
         asked = _gets(statements, [reads[place] for place in gets], live)  # type: ignore[misc]  # they are Gets
         asked += [_scan(statements, reads[place], live) for place in scans]
         asked += self._writes(statements, writes, live)
-        found = await self._execute(lambda connection: _fetched(connection, asked))
+        found = await self._execute(lambda connection: fetched(connection, asked))
         answers: list[Any] = [None] * len(reads)
         if len(gets) == 1:
             answers[gets[0]] = next(map(_row, found[0]), None)
@@ -137,29 +136,28 @@ class PostgresBackend(Backend):
 
         async def work(connection: Connection) -> int:
             async with connection.transaction():
-                [stored] = await _fetched(connection, [_restore(statements, items, on_conflict)])
+                [stored] = await fetched(connection, [_restore(statements, items, on_conflict)])
                 written = [writes[Place(*row)] for row in stored]
-                await _fetched(connection, self._derived(statements, written))
+                await fetched(connection, self._derived(statements, written))
                 return len(written)
 
         return await self._execute(work)
 
     def _writes(self, statements: Statements, writes: Sequence[Write], live: bool) -> list[Statement]:
+        """All replicas take their locks in the one order of places, each in one statement."""
         puts = [write for write in writes if write.document is not None]
         deletes = [write.place for write in writes if write.document is None]
-        asked = []
-        if (
-            deletes and len(writes) > 1
-        ):  # before any is written, all are locked, in the one order that all replicas have
-            asked.append(statements.fixed("lock", **_at([write.place for write in writes])))
+        if deletes and puts:
+            # What is to be deleted is put first: a delete of its own would lock out of order, or miss what is new.
+            asked = [statements.fixed("put", **_many(writes), live=live)]
+        elif len(puts) == 1:
+            asked = [statements.fixed("put_one", **_one(puts[0]), live=live)]
+        else:
+            asked = [statements.fixed("put", **_many(puts), live=live)] if puts else []
         if len(deletes) == 1:
             asked.append(statements.fixed("delete_one", **deletes[0]._asdict()))
         elif deletes:
             asked.append(statements.fixed("delete", **_at(deletes)))
-        if len(puts) == 1:
-            asked.append(statements.fixed("put_one", **_one(puts[0]), live=live))
-        elif puts:
-            asked.append(statements.fixed("put", **_many(puts), live=live))
         return asked + self._derived(statements, puts)
 
     def _derived(self, statements: Statements, puts: Sequence[Write]) -> list[Statement]:
@@ -185,22 +183,28 @@ class PostgresBackend(Backend):
         return asked
 
     async def _write_known(self, write: Write, live: bool) -> Written | Conflict:
-        """Repeated only where it is certain that the first attempt did nothing."""
-        while True:
+        """Repeated only when it is certain that no earlier attempt did anything."""
+        lost: StoreUnavailableError | None = None
+        for _ in range(_MOST_ATTEMPTS):
             try:
-                return await self._attempt(write, live)
-            except StoreUnavailableError as error:
-                cause = error.__cause__
-                if not isinstance(cause, psycopg.OperationalError):
-                    raise
-                if cause.sqlstate in COLLIDED:
-                    continue
-                if not is_lost(cause) or await self._current(write, live) != write.if_version:
-                    raise
                 outcome = await self._attempt(write, live)
-                if isinstance(outcome, Conflict):  # the first attempt may have arrived meanwhile
-                    raise
+            except StoreUnavailableError as error:
+                lost = await self._loss(error, write, live) or lost
+            else:
+                if lost is not None and isinstance(outcome, Conflict):  # an earlier attempt may have arrived meanwhile
+                    break
                 return outcome
+        raise lost or StoreUnavailableError("PostgreSQL is not available: others were faster too often")
+
+    async def _loss(self, error: StoreUnavailableError, write: Write, live: bool) -> StoreUnavailableError | None:
+        """The error of an attempt that may be repeated; None when it was rolled back for certain."""
+        cause = error.__cause__
+        if isinstance(cause, psycopg.OperationalError):
+            if cause.sqlstate in COLLIDED:
+                return None
+            if is_lost(cause) and await self._current(write, live) == write.if_version:
+                return error
+        raise error
 
     async def _attempt(self, write: Write, live: bool) -> Written | Conflict:
         statements = self._statements_known()
@@ -209,11 +213,11 @@ class PostgresBackend(Backend):
         async def work(connection: Connection) -> Written | Conflict:
             derived = self._derived(statements, [write] if write.document is not None else [])
             if not derived:
-                return _outcome(write, await _fetched(connection, [attempt, current]))
+                return _outcome(write, await fetched(connection, [attempt, current]))
             async with connection.transaction():
-                outcome = _outcome(write, await _fetched(connection, [attempt, current]))
+                outcome = _outcome(write, await fetched(connection, [attempt, current]))
                 if isinstance(outcome, Written):
-                    await _fetched(connection, derived)
+                    await fetched(connection, derived)
                 return outcome
 
         return await self._execute(work, retry=False)
@@ -235,7 +239,7 @@ class PostgresBackend(Backend):
         return self._statements
 
     async def _fetch(self, statement: Statement) -> Rows:
-        [rows] = await self._execute(lambda connection: _fetched(connection, [statement]))
+        [rows] = await self._execute(lambda connection: fetched(connection, [statement]))
         return rows
 
     async def _execute(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool = True) -> T:
@@ -248,29 +252,6 @@ class PostgresBackend(Backend):
             raise ValueError(f"PostgreSQL refuses it: {str(error).splitlines()[0]}") from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise not_set_up(self._dialect.schema) from error
-
-
-async def _fetched(connection: Connection, statements: Sequence[Statement]) -> list[Rows]:
-    """The rows of each, in one round trip; several are one transaction."""
-    if not statements:
-        return []
-    if len(statements) == 1:
-        [(text, parameters)] = statements
-        cursor = await connection.execute(text, parameters)
-        return [await cursor.fetchall() if _has_rows(cursor) else []]
-    cursors = []
-    async with connection.pipeline() as pipeline:
-        for text, parameters in statements:
-            cursor = connection.cursor()
-            await cursor.execute(text, parameters)
-            cursors.append(cursor)
-        await pipeline.sync()  # to fetch before it would be a round trip for each
-    return [await cursor.fetchall() if _has_rows(cursor) else [] for cursor in cursors]
-
-
-def _has_rows(cursor: AsyncCursor[Any]) -> bool:
-    """Without the columns' descriptions, which cost as much as the rest of the call."""
-    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
 def _gets(statements: Statements, gets: Sequence[Get], live: bool) -> list[Statement]:
@@ -342,7 +323,7 @@ def _one(write: Write) -> dict[str, Any]:
 def _many(writes: Sequence[Write]) -> dict[str, list[str]]:
     return {
         **_at([write.place for write in writes]),
-        "documents": [(write.document or b"").decode() for write in writes],
+        "documents": [(write.document or b"{}").decode() for write in writes],
         "ttls": ["" if write.ttl is None else str(write.ttl) for write in writes],
     }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from .._drivers.pipelined_postgres import Statement
 from .._drivers.statements import load_statements, quoted
 from .embedding import Embedder, TextIndex
 from .listing import first_labels
@@ -23,11 +24,6 @@ _SCORES = {
     "l2": "-min(embedding OPERATOR({extension}.<->) {asked})",
     "inner_product": "-min(embedding OPERATOR({extension}.<#>) {asked})",
 }
-
-
-class Statement(NamedTuple):
-    text: bytes
-    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

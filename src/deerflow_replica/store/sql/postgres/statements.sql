@@ -25,18 +25,15 @@ WHERE {live}
 namespace > %(prefix)s::text || '.' AND namespace < %(prefix)s::text || '/' /* "/" is what follows "." */
 
 -- name: page_of_all
-WITH page AS (
-    SELECT * FROM {items}
-    WHERE {live} AND {filter}
-    ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
-    LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
-)
 SELECT {columns}
-FROM page
-ORDER BY page.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+FROM {items}
+WHERE {live} AND {filter}
+ORDER BY {items}.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 
 -- name: page
-WITH newest AS (
+SELECT {columns}
+FROM (
     -- The namespace itself in the order of its index, then whatever is below it.
     (SELECT * FROM {items}
      WHERE namespace = %(prefix)s AND {live} AND {filter}
@@ -47,15 +44,9 @@ WITH newest AS (
      WHERE {below} AND {live} AND {filter}
      ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
      LIMIT %(end)s::bigint)
-),
-page AS (
-    SELECT * FROM newest
-    ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
-    LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
-)
-SELECT {columns}
-FROM page
-ORDER BY page.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+) AS newest
+ORDER BY newest.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 
 -- name: count
 SELECT count(*) FROM {items} WHERE {within} AND {live} AND {filter}
@@ -125,17 +116,17 @@ SET value = EXCLUDED.value,
     ttl = EXCLUDED.ttl,
     expires_at = clock_timestamp() + EXCLUDED.ttl
 
--- name: lock
-SELECT FROM {items} AS item
-JOIN unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
-  ON namespace = in_namespace AND key = by_key
-ORDER BY namespace, key
-FOR UPDATE OF item
-
 -- name: delete
-DELETE FROM {items}
-USING unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
-WHERE namespace = in_namespace AND key = by_key
+DELETE FROM {items} AS item
+USING (
+    SELECT namespace, key
+    FROM {items}
+    JOIN unnest(%(namespaces)b::text[], %(keys)b::text[]) AS wanted (in_namespace, by_key)
+      ON namespace = in_namespace AND key = by_key
+    ORDER BY namespace, key
+    FOR UPDATE
+) AS locked
+WHERE item.namespace = locked.namespace AND item.key = locked.key
 
 -- name: delete_one
 DELETE FROM {items} WHERE namespace = %(namespace)s AND key = %(key)s
