@@ -167,5 +167,5 @@ def test_any_calls_give_the_same_as_in_process(redis_url: str, key_prefix: str) 
     BridgeMachine.url, BridgeMachine.prefix = redis_url, key_prefix
     run_state_machine_as_test(
         BridgeMachine,
-        settings=settings(max_examples=40, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=25, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
     )
