@@ -174,6 +174,7 @@ def measure(server: Server, load: Load, *, far: str | None = None, is_counted: b
         published, read = publisher.heard(), reader.heard()
         cpu = server.cpu_seconds() - cpu
         commands = count[0]
+        publisher.go()
     server.empty(load.prefix)
     if read["delivered"] != load.runs * load.readers * load.events:
         raise RuntimeError(f"{load.bridge} lost something: {read['delivered']} delivered of {load}")

@@ -25,13 +25,15 @@ from _naive_bridge import NaiveMemoryBridge, NaiveRedisBridge
 from deerflow_replica.stream import InMemoryStreamBridge, RedisStreamBridge, StreamEvent
 
 RETAINED = 20_000  # more than any measurement publishes: none of the bridges loses anything
+ARRIVAL_SECONDS = 3.0  # for readers who cannot say that they are there
 CONTENT = "".join(f"token {number} " for number in range(60))
 
 
 @dataclass(frozen=True)
 class Load:
-    """`rate`: events a second and run, 0: as fast as it goes. `idle`: further runs of which nothing but one event
-    comes. `seconds`: how long a process with idle readers alone is measured."""
+    """`rate`: events a second and run, 0: as fast as it goes. `idle`: further runs of which nothing but one small
+    event comes, nothing at all if they are `absent`. `seconds`: how long a process with idle readers alone is measured.
+    """
 
     role: str
     bridge: str
@@ -44,6 +46,7 @@ class Load:
     rate: float = 0.0
     seconds: float = 0.0
     is_timed: bool = False
+    absent: bool = False
 
 
 class Meter:
@@ -115,17 +118,24 @@ def token() -> dict[str, Any]:
     return data
 
 
-async def publish(load: Load, meter: Meter) -> dict[str, Any]:
+async def publish(load: Load, meter: Meter) -> None:
+    """The process stays until the readers are done: streams whose owner is gone are ended."""
     took: list[float] = []
     async with bridge_of(load) as bridge:
-        for run in names(load):
-            await bridge.publish(run, "messages", token())
+        await publish_first(bridge, load)
         await bridge.flush()
         await said("ready")
         meter.start()
         await asyncio.gather(*(publish_run(bridge, load, number, took) for number in range(load.runs)))
         measured = meter.stop()
-    return {**measured, "median_us": median(took) * 1e6 if took else 0.0}
+        await said({**measured, "median_us": median(took) * 1e6 if took else 0.0})
+
+
+async def publish_first(bridge: Any, load: Load) -> None:
+    for number in range(load.runs):
+        await bridge.publish(f"run{number}", "messages", token())
+    for name in [] if load.absent else idle_names(load):
+        await bridge.publish(name, "messages", {"t": 0})
 
 
 async def publish_run(bridge: Any, load: Load, number: int, took: list[float]) -> None:
@@ -150,9 +160,9 @@ async def read(load: Load, meter: Meter) -> dict[str, Any]:
         gc.collect()
         before = memory_bytes()
         active = [Reader(bridge, f"run{number}", late) for number in range(load.runs) for _ in range(load.readers)]
-        idle = [Reader(bridge, name, []) for name in idle_names(load)]
-        for reader in active + idle:
-            await reader.began.wait()
+        idle = [Reader(bridge, name, late) for name in idle_names(load)]
+        await begun(active + ([] if load.absent else idle))
+        await asyncio.sleep(ARRIVAL_SECONDS if load.absent else 0)
         gc.collect()
         held = memory_bytes() - before
         await said("ready")
@@ -176,10 +186,10 @@ async def read(load: Load, meter: Meter) -> dict[str, Any]:
 
 
 class Reader:
-    """Reads one run to its end, every event's data too. `began`: the first event has come."""
+    """Reads one run to its end, every event's data too. `has_begun`: the first event has come."""
 
     def __init__(self, bridge: Any, run: str, late: list[int]) -> None:
-        self.began = asyncio.Event()
+        self.has_begun = False
         self.task = asyncio.create_task(self._read(bridge.subscribe(run), late))
 
     async def _read(self, items: Any, late: list[int]) -> None:
@@ -187,10 +197,17 @@ class Reader:
             data = item.data if isinstance(item, StreamEvent) else item[2]
             if data is None:  # heartbeat or END
                 continue
-            if self.began.is_set():
+            if self.has_begun:
                 late.append(time.monotonic_ns() - data["t"])
-            else:
-                self.began.set()
+            self.has_begun = True
+
+
+async def begun(readers: list[Reader]) -> None:
+    while not all(reader.has_begun for reader in readers):
+        await asyncio.sleep(0.01)
+        for reader in readers:
+            if reader.task.done():
+                reader.task.result()
 
 
 async def both(load: Load, meter: Meter) -> dict[str, Any]:
@@ -198,19 +215,13 @@ async def both(load: Load, meter: Meter) -> dict[str, Any]:
     late: list[int] = []
     async with bridge_of(load) as bridge:
         readers = [Reader(bridge, f"run{number}", late) for number in range(load.runs) for _ in range(load.readers)]
-        for run in names(load):
-            await bridge.publish(run, "messages", token())
-        for reader in readers:
-            await reader.began.wait()
+        await publish_first(bridge, load)
+        await begun(readers)
         await said("ready")
         meter.start()
         await asyncio.gather(*(publish_run(bridge, load, number, []) for number in range(load.runs)))
         await asyncio.gather(*(reader.task for reader in readers))
         return {**meter.stop(), "delivered": len(late)}
-
-
-def names(load: Load) -> list[str]:
-    return [f"run{number}" for number in range(load.runs)] + idle_names(load)
 
 
 def idle_names(load: Load) -> list[str]:
@@ -221,7 +232,7 @@ def memory_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def said(word: str) -> None:
+async def said(word: object) -> None:
     """Say it, and wait for a line."""
     print(json.dumps(word), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
@@ -234,7 +245,9 @@ def main() -> None:
     meter = Meter()
     work = {"publish": publish, "read": read, "both": both}[load.role]
     with meter.counting():
-        print(json.dumps(asyncio.run(work(load, meter))), flush=True)
+        measured = asyncio.run(work(load, meter))
+    if measured:
+        print(json.dumps(measured), flush=True)
 
 
 if __name__ == "__main__":
