@@ -306,8 +306,8 @@ def _is_behind(reader: Subscriber) -> bool:
 
 def _on_refill(reader: Subscriber, page: Page | None) -> None:
     ring = reader.ring
-    if ring is not None and reader.next_seq >= ring.low:
-        reader.wake()
+    if ring is not None and (reader.next_seq >= ring.low or reader.has_pages):
+        reader.wake()  # it asked twice, and got what it needs
     elif ring is None or page is None or page.epoch != ring.epoch:
         reader.conclude(StreamGap(reader.last_id, None, None))
     elif not page.entries or page.entries[0].seq > reader.next_seq:
