@@ -11,7 +11,21 @@ import sys
 from typing import Any
 
 from deerflow_replica.errors import VersionConflictError
-from deerflow_replica.threads import PostgresThreadMap, SqliteThreadMap, ThreadMap
+from deerflow_replica import threads
+from deerflow_replica.threads import ThreadMap
+
+BACKENDS = {
+    "sqlite": "SqliteThreadMap",
+    "postgres": "PostgresThreadMap",
+    "redis": "RedisThreadMap",
+    "mongodb": "MongoThreadMap",
+}
+
+
+def built(backend: str, keywords: dict[str, Any]) -> ThreadMap:
+    """Its driver alone is imported."""
+    made: ThreadMap = getattr(threads, BACKENDS[backend])(**keywords)
+    return made
 
 
 async def setup(threads: ThreadMap) -> bool:
@@ -79,7 +93,7 @@ async def serve(threads: ThreadMap) -> None:
 
 def main() -> None:
     backend, keywords = json.loads(sys.argv[1])
-    asyncio.run(serve({"sqlite": SqliteThreadMap, "postgres": PostgresThreadMap}[backend](**keywords)))
+    asyncio.run(serve(built(backend, keywords)))
 
 
 if __name__ == "__main__":

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from deerflow_replica.threads import PostgresThreadMap
+from deerflow_replica.threads import MongoThreadMap, PostgresThreadMap, RedisThreadMap, ThreadMap
 
 pytestmark = pytest.mark.anyio
 
+Build: TypeAlias = Callable[..., ThreadMap]
+
 
 class CuttingProxy:
-    """Between a client and PostgreSQL; `replies_left` replies on pass, the next one is lost with its connection."""
+    """Between a client and a server; `replies_left` replies on pass, the next one is lost with its connection."""
 
-    def __init__(self, dsn: str) -> None:
-        self._server = conninfo_to_dict(dsn)
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        self._address = address
         self.replies_left: int | None = None
         self.cuts = 0
         self.connections: set[asyncio.Task[None]] = set()
@@ -28,11 +33,10 @@ class CuttingProxy:
         self.connections.add(asyncio.ensure_future(self.serve(reader, writer)))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = str(self._server.get("host", "localhost")), int(self._server.get("port") or 5432)
-        if host.startswith("/"):
-            theirs = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        if isinstance(self._address, str):
+            theirs = await asyncio.open_unix_connection(self._address)
         else:
-            theirs = await asyncio.open_connection(host, port)
+            theirs = await asyncio.open_connection(*self._address)
         pumps = [
             asyncio.ensure_future(self._ask(reader, theirs[1])),
             asyncio.ensure_future(self._reply(theirs[0], writer)),
@@ -63,19 +67,63 @@ class CuttingProxy:
             await writer.drain()
 
 
+def address_of_postgres(dsn: str) -> str | tuple[str, int]:
+    server = conninfo_to_dict(dsn)
+    host, port = str(server.get("host", "localhost")), int(server.get("port") or 5432)
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+
+
+def address_of(url: str) -> str | tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port or 0)
+
+
+def credentials_of(url: str) -> str:
+    parts = urlsplit(url)
+    password = parts.password or next(iter(parse_qs(parts.query).get("password", [])), None)
+    return f"{parts.username or ''}:{password}@" if password else ""
+
+
 @asynccontextmanager
-async def proxied(dsn: str) -> AsyncIterator[tuple[CuttingProxy, str]]:
-    proxy = CuttingProxy(dsn)
+async def proxied(address: str | tuple[str, int]) -> AsyncIterator[tuple[CuttingProxy, str]]:
+    """The proxy, and its own `host:port`."""
+    proxy = CuttingProxy(address)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     async with server:
         host, port = server.sockets[0].getsockname()
-        yield proxy, make_conninfo(dsn, host=host, port=port, sslmode="disable", gssencmode="disable")
+        yield proxy, f"{host}:{port}"
     await asyncio.gather(*proxy.connections)
 
 
-@pytest.mark.parametrize("replies", range(5))
-async def test_each_call_is_one_success(postgres_dsn: str, postgres_schema: str, replies: int) -> None:
-    async with proxied(postgres_dsn) as (proxy, dsn), PostgresThreadMap(dsn, schema=postgres_schema) as threads:
+def losses(**most: int) -> list[tuple[str, int]]:
+    """How many replies come before the one that is lost; as many as the longest call of a backend has."""
+    return [(backend, replies) for backend, count in most.items() for replies in range(count)]
+
+
+@pytest.fixture
+async def proxy_and_build(request: pytest.FixtureRequest, backend: str) -> AsyncIterator[tuple[CuttingProxy, Build]]:
+    fixture = request.getfixturevalue
+    if backend == "postgres":
+        dsn, schema = fixture("postgres_dsn"), fixture("postgres_schema")
+        async with proxied(address_of_postgres(dsn)) as (proxy, place):
+            host, _, port = place.partition(":")
+            there = make_conninfo(dsn, host=host, port=port, sslmode="disable", gssencmode="disable")
+            yield proxy, partial(PostgresThreadMap, there, schema=schema)
+    elif backend == "redis":
+        url, prefix = fixture("redis_url"), fixture("key_prefix")
+        async with proxied(address_of(url)) as (proxy, place):
+            yield proxy, partial(RedisThreadMap, f"redis://{credentials_of(url)}{place}", key_prefix=prefix)
+    else:
+        url, database = fixture("mongo_url"), fixture("mongo_database")
+        async with proxied(address_of(url)) as (proxy, place):
+            there = f"mongodb://{credentials_of(url)}{place}/?directConnection=true"
+            yield proxy, partial(MongoThreadMap, there, database=database)
+
+
+@pytest.mark.parametrize(("backend", "replies"), losses(postgres=5, redis=3, mongodb=3))
+async def test_each_call_is_one_success(proxy_and_build: tuple[CuttingProxy, Build], replies: int) -> None:
+    proxy, build = proxy_and_build
+    async with build() as threads:
         proxy.replies_left = replies
         claim = await threads.claim("t", "ann")
         assert claim.granted
@@ -93,17 +141,23 @@ async def test_each_call_is_one_success(postgres_dsn: str, postgres_schema: str,
         proxy.replies_left = replies
         assert await threads.delete("t", user_id="bob")
         assert await threads.owner_of("t") is None
+        proxy.replies_left = replies
+        assert await threads.hold("u", "bob")
+        claims = await threads.claim_many(["u", "v", "w"], "bob")
+        assert [claim.created for claim in claims] == [False, True, True]
     assert proxy.cuts >= 1
 
 
-@pytest.mark.parametrize("replies", range(6))
-async def test_a_delete_without_tombstone_is_one_success(postgres_dsn: str, postgres_schema: str, replies: int) -> None:
-    async with (
-        proxied(postgres_dsn) as (proxy, dsn),
-        PostgresThreadMap(dsn, schema=postgres_schema, tombstone_seconds=0) as threads,
-    ):
+@pytest.mark.parametrize(("backend", "replies"), losses(postgres=6, redis=4, mongodb=5))
+async def test_a_delete_without_tombstone_is_one_success(
+    proxy_and_build: tuple[CuttingProxy, Build], replies: int
+) -> None:
+    proxy, build = proxy_and_build
+    async with build(tombstone_seconds=0) as threads:
         await threads.claim("t", "ann")
         proxy.replies_left = replies
         assert await threads.delete("t", user_id="ann")
         assert (await threads.claim("t", "bob")).created
+        assert await threads.touch("t", user_id="bob")
+        assert await threads.count("bob") == 1
     assert proxy.cuts >= 1

@@ -1,4 +1,4 @@
-"""Two replicas of each SQL backend do what the in-process map does, whatever is asked of them."""
+"""Two replicas on each backend do what the in-process map does, whatever is asked of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from deerflow_replica._drivers.mongo_clock import ServerClock
 from deerflow_replica.errors import VersionConflictError
 from deerflow_replica.threads import (
     ANY_USER,
     UNSET,
     Claim,
     InMemoryThreadMap,
+    MongoThreadMap,
     PostgresThreadMap,
+    RedisThreadMap,
     SqliteThreadMap,
     ThreadMap,
     ThreadPage,
@@ -242,6 +245,20 @@ def test_postgres_is_the_model(postgres_dsn: str, postgres_schema: str) -> None:
     first, second = (PostgresThreadMap(postgres_dsn, schema=postgres_schema) for _ in range(2))
     with opened(first, second) as replicas:
         run(replicas, Clock(), is_strict=False, examples=15)
+
+
+def test_redis_is_the_model(redis_url: str, key_prefix: str) -> None:
+    first, second = (RedisThreadMap(redis_url, key_prefix=key_prefix) for _ in range(2))
+    with opened(first, second) as replicas:
+        run(replicas, Clock(), is_strict=False, examples=25)
+
+
+def test_mongodb_is_the_model(mongo_url: str, mongo_database: str) -> None:
+    """One clock for both: the server's has milliseconds, and what is changed within one has no order."""
+    clock = ServerClock()
+    first, second = (MongoThreadMap(mongo_url, database=mongo_database, _clock=clock) for _ in range(2))
+    with opened(first, second) as replicas:
+        run(replicas, Clock(), is_strict=False, examples=10)
 
 
 @pytest.mark.parametrize("break_it", ["owner", "order"])

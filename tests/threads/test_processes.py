@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from deerflow_replica.testing._threads_common import until
-from deerflow_replica.threads import PostgresThreadMap, SqliteThreadMap, ThreadMap
+from deerflow_replica.threads import ThreadMap
+from threads.replica_process import BACKENDS, built
 
 pytestmark = pytest.mark.anyio
 
@@ -47,12 +48,16 @@ def started(stack: ExitStack, backend: str, keywords: dict[str, Any]) -> Fleet:
     return Fleet(processes)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=BACKENDS)
 def keywords(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    fixture = request.getfixturevalue
     if request.param == "sqlite":
         return "sqlite", {"path": str(tmp_path / "new" / "threads.db")}
-    dsn, schema = request.getfixturevalue("postgres_dsn"), request.getfixturevalue("postgres_schema")
-    return "postgres", {"dsn": dsn, "schema": f"{schema}_new"}
+    if request.param == "redis":
+        return "redis", {"redis_url": fixture("redis_url"), "key_prefix": fixture("key_prefix")}
+    if request.param == "mongodb":
+        return "mongodb", {"uri": fixture("mongo_url"), "database": fixture("mongo_database")}
+    return "postgres", {"dsn": fixture("postgres_dsn"), "schema": f"{fixture('postgres_schema')}_new"}
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def fleet(keywords: tuple[str, dict[str, Any]], request: pytest.FixtureRequest) 
 @pytest.fixture
 async def threads(fleet: Fleet, keywords: tuple[str, dict[str, Any]]) -> AsyncIterator[ThreadMap]:
     backend, given = keywords
-    async with SqliteThreadMap(**given) if backend == "sqlite" else PostgresThreadMap(**given) as threads:
+    async with built(backend, given) as threads:
         yield threads
 
 
