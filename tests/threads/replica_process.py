@@ -10,8 +10,8 @@ import json
 import sys
 from typing import Any
 
-from deerflow_replica.errors import VersionConflictError
 from deerflow_replica import threads
+from deerflow_replica.errors import VersionConflictError
 from deerflow_replica.threads import ThreadMap
 
 BACKENDS = {
