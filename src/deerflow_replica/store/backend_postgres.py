@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 _MOST_SLOTS = 4
 _MOST_ATTEMPTS = 64
+_FEW_VECTORS = 2_000  # are compared one by one: exactly, and fast enough
+_WALKING_SINCE = (0, 8)  # pgvector's iterative scans
 
 
 class PostgresBackend(Backend):
@@ -65,6 +67,7 @@ class PostgresBackend(Backend):
         self._timeout_seconds = timeout_seconds
         self._connections: KeptConnections | None = None
         self._statements: Statements | None = None
+        self._walks = False
         self.slots = max(1, min(_MOST_SLOTS, max_size))
 
     async def open(self) -> None:
@@ -94,6 +97,10 @@ class PostgresBackend(Backend):
         gets = [place for place, read in enumerate(reads) if isinstance(read, Get)]
         scans = [place for place, read in enumerate(reads) if not isinstance(read, Get)]
         asked = _gets(statements, [reads[place] for place in gets], live)  # type: ignore[misc]  # they are Gets
+        skipped = len(asked)
+        if self._walks and any(isinstance(read, Search) and read.vector is not None for read in reads):
+            asked.append(statements.walk())
+            skipped += 1
         asked += [_scan(statements, reads[place], live) for place in scans]
         asked += self._writes(statements, writes, live)
         found = await self._execute(lambda connection: fetched(connection, asked))
@@ -103,7 +110,7 @@ class PostgresBackend(Backend):
         elif gets:
             for place, *values in found[0]:
                 answers[gets[place - 1]] = _row(values)
-        for place, rows in zip(scans, found[bool(gets) :], strict=False):
+        for place, rows in zip(scans, found[skipped:], strict=False):
             answers[place] = _scanned(reads[place], rows)
         return answers
 
@@ -231,7 +238,10 @@ class PostgresBackend(Backend):
         if self._statements is None:
             noted = await self._execute(lambda connection: about(connection, self._dialect))
             check(noted, self._dialect)
-            self._statements = Statements(self._dialect, noted.get("extension") or "public")
+            statements = Statements(self._dialect, noted.get("extension") or "public", few=_FEW_VECTORS)
+            if statements.walks_index:
+                self._walks = _version(await self._fetch(statements.fixed("extension_version"))) >= _WALKING_SINCE
+            self._statements = statements
         return self._statements
 
     def _statements_known(self) -> Statements:
@@ -252,6 +262,10 @@ class PostgresBackend(Backend):
             raise ValueError(f"PostgreSQL refuses it: {str(error).splitlines()[0]}") from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise not_set_up(self._dialect.schema) from error
+
+
+def _version(rows: Rows) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(rows[0][0]).split(".") if part.isdecimal()) if rows else ()
 
 
 def _gets(statements: Statements, gets: Sequence[Get], live: bool) -> list[Statement]:

@@ -51,6 +51,8 @@ class Embedder:
     async def documents(self, texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
         """Each distinct text once."""
         distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return {}
         vectors = await self._embeddings.aembed_documents(distinct)
         if len(vectors) != len(distinct):
             raise ValueError(f"the embedder made {len(vectors)} vectors of {len(distinct)} texts")

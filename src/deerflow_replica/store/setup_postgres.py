@@ -29,6 +29,7 @@ _OPTIONS = {"m", "ef_construction", "lists"}
 async def set_up(connection: Connection, dialect: Dialect, *, create_schema: bool) -> None:
     """Under a lock that goes with its transaction, unless everything is there."""
     wanted = _wanted(dialect)
+    await _check_language(connection, dialect)
     if not _missing(await about(connection, dialect), wanted):
         return
     async with exclusive(connection, f"deerflow_replica:{dialect.schema}:store"):
@@ -95,7 +96,7 @@ def _wanted(dialect: Dialect) -> dict[str, str]:
     if dialect.embedder is not None:
         wanted |= {"dims": str(dialect.embedder.dims), "vector_type": dialect.vector_type}
     if dialect.text_index is not None:
-        wanted["texts"] = "yes"
+        wanted["language"] = dialect.text_index.language
     return wanted
 
 
@@ -103,9 +104,9 @@ def _missing(noted: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, s
     """What is not there yet; `ConfigError` for what is there and differs."""
     if int(noted.get("version", 0)) > VERSION:
         raise ConfigError(f"the store was set up by a newer version of this package: its tables are {noted['version']}")
-    for name in ("dims", "vector_type"):
+    for name, place in (("dims", "index"), ("vector_type", "index.ann_index_config"), ("language", "text_index")):
         if name in noted and name in wanted and noted[name] != wanted[name]:
-            raise ConfigError(f"index.{name} is {wanted[name]}, the stored vectors have {noted[name]}")
+            raise ConfigError(f"{place}.{name} is {wanted[name]}, what is stored was made for {noted[name]}")
     return {name: value for name, value in wanted.items() if noted.get(name) != value}
 
 
@@ -134,6 +135,16 @@ def _options(ann: Mapping[str, Any]) -> str:
     given = {"lists" if name == "nlist" else name: value for name, value in ann.items()}
     pairs = [f"{name} = {int(value)}" for name, value in given.items() if name in _OPTIONS]
     return f"WITH ({', '.join(pairs)})" if pairs else ""
+
+
+async def _check_language(connection: Connection, dialect: Dialect) -> None:
+    if dialect.text_index is None:
+        return
+    language = dialect.text_index.language
+    try:
+        await connection.execute("SELECT CAST(%(language)s AS regconfig)", {"language": language})
+    except (psycopg.ProgrammingError, psycopg.DataError) as error:
+        raise ConfigError(f"text_index.language: PostgreSQL has no text search configuration {language!r}") from error
 
 
 async def _extension(connection: Connection, dialect: Dialect) -> str | None:

@@ -17,12 +17,14 @@ _PACKAGE = __name__.rpartition(".")[0]
 _FOLDER = "sql/postgres"
 _FRAGMENTS = ("live", "columns", "below", "within", "vector_scores", "text_scores", "fused_scores")
 _MOST = 2**63 - 1
+_VECTORS_PER_ITEM = 4  # so many are looked at for each item wanted; where that is too few, all are
 
+_DISTANCES = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
 _SCORES = {
     # The distance to a vector of zeros is NaN; it resembles nothing.
-    "cosine": "1 - min(coalesce(nullif(embedding OPERATOR({extension}.<=>) {asked}, 'NaN'), 1))",
-    "l2": "-min(embedding OPERATOR({extension}.<->) {asked})",
-    "inner_product": "-min(embedding OPERATOR({extension}.<#>) {asked})",
+    "cosine": "1 - min(coalesce(nullif({distance}, 'NaN'), 1))",
+    "l2": "-min({distance})",
+    "inner_product": "-min({distance})",
 }
 
 
@@ -38,19 +40,26 @@ class Dialect:
     def vector_type(self) -> str:
         return str(self.embedder.ann.get("vector_type", "vector")) if self.embedder is not None else "vector"
 
+    @property
+    def index_kind(self) -> str:
+        return str(self.embedder.ann.get("kind", "hnsw")) if self.embedder is not None else "flat"
+
 
 class Statements:
-    """The statements by name. `extension` is the schema that pgvector is in."""
+    """The statements by name. `extension` is the schema that pgvector is in; `few`: so many vectors are compared one
+    by one, index or not.
+    """
 
-    def __init__(self, dialect: Dialect, extension: str = "public") -> None:
+    def __init__(self, dialect: Dialect, extension: str = "public", *, few: int = 2_000) -> None:
         self._dialect = dialect
+        self._few = few
         self._identifiers = tables(dialect.schema) | {
             "extension": quoted(extension),
             "vector_type": dialect.vector_type,
         }
         texts = load_statements(_PACKAGE, f"{_FOLDER}/statements.sql", **self._identifiers)
-        fragments = {"score": self._score()} | {name: texts[name] for name in _FRAGMENTS}
-        for _ in range(3):  # they hold each other, at most that deep
+        fragments = self._ranks() | {name: texts[name] for name in _FRAGMENTS}
+        for _ in range(4):  # they hold each other, at most that deep
             texts = {name: _filled(text, fragments) for name, text in texts.items()}
         self._texts = texts
         self._fixed = {name: text.encode() for name, text in texts.items()}
@@ -58,14 +67,27 @@ class Statements:
     def fixed(self, name: str, **parameters: Any) -> Statement:
         return Statement(self._fixed[name], parameters)
 
+    @property
+    def walks_index(self) -> bool:
+        """Whether ranked searches may use an index, which gives its answers one by one."""
+        return self._ranking() == "vector" and self._dialect.index_kind != "flat"
+
+    def walk(self) -> Statement:
+        """To be sent before such searches, in their transaction: go on until there are enough that fit the filter."""
+        kind = self._dialect.index_kind
+        order = "strict_order" if kind == "hnsw" else "relaxed_order"
+        return self.fixed("walk_the_index", setting=f"{kind}.iterative_scan", order=order)
+
     def search(self, search: Search, live: bool) -> Statement:
         parameters = self._page(search, live)
         if search.query is None or not (self._dialect.embedder or self._dialect.text_index):
             name = "page" if search.prefix else "page_of_all"
             return self._filtered(self._texts[name], search, parameters)
         parameters |= self._question(search)
-        scores = self._texts[f"{self._ranking()}_scores"]
-        text = self._texts["ranked_page"].replace("{scores}", scores)
+        if self.walks_index:
+            text = self._texts["near_page"]
+        else:
+            text = self._texts["ranked_page"].replace("{scores}", self._texts[f"{self._ranking()}_scores"])
         return self._filtered(_anywhere(text, self._texts, search.prefix), search, parameters)
 
     def count(self, count: Count, live: bool) -> Statement:
@@ -100,7 +122,8 @@ class Statements:
         if self._dialect.text_index is not None:
             asked |= {"query": search.query, "language": self._dialect.text_index.language}
         if search.vector is not None:
-            asked["vector"] = vector_text(search.vector)
+            depth = (search.offset + search.limit) * _VECTORS_PER_ITEM
+            asked |= {"vector": vector_text(search.vector), "few": str(self._few), "depth": str(min(depth, _MOST))}
         return asked
 
     def _ranking(self) -> str:
@@ -108,10 +131,10 @@ class Statements:
             return "text"
         return "vector" if self._dialect.text_index is None else "fused"
 
-    def _score(self) -> str:
-        distance = self._dialect.embedder.distance if self._dialect.embedder is not None else "cosine"
-        asked = _filled("%(vector)s::{extension}.{vector_type}", self._identifiers)
-        return _filled(_SCORES[distance], self._identifiers | {"asked": asked})
+    def _ranks(self) -> dict[str, str]:
+        kind = self._dialect.embedder.distance if self._dialect.embedder is not None else "cosine"
+        distance = f"embedding OPERATOR({{extension}}.{_DISTANCES[kind]}) %(vector)s::{{extension}}.{{vector_type}}"
+        return {"score": _SCORES[kind], "distance": _filled(distance, self._identifiers)}
 
     def _filtered(self, text: str, asked: Search | Count, parameters: dict[str, Any]) -> Statement:
         if not asked.condition.conditions:

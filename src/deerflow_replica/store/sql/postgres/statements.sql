@@ -292,3 +292,46 @@ page AS (
 SELECT {columns}, score
 FROM page JOIN {items} AS item USING (namespace, key)
 ORDER BY score DESC NULLS LAST, item.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+
+-- name: walk_the_index
+SELECT set_config(%(setting)s, %(order)s, true)
+
+-- name: extension_version
+SELECT extversion FROM pg_extension WHERE extname = 'vector'
+
+-- name: near_page
+-- Among many vectors the index finds the closest. Where there are few, or where it finds too few for the page, all
+-- are compared: a part that is not needed is not run.
+WITH size AS MATERIALIZED (
+    SELECT count(*) > %(few)s::bigint AS is_large
+    FROM (SELECT FROM {vectors} WHERE {within} LIMIT %(few)s::bigint + 1) AS counted
+),
+closest AS MATERIALIZED (
+    SELECT namespace, key, embedding
+    FROM {vectors} JOIN {items} USING (namespace, key)
+    WHERE (SELECT is_large FROM size) AND {within} AND {live} AND {filter}
+    ORDER BY {distance}
+    LIMIT %(depth)s::bigint
+),
+near AS MATERIALIZED (SELECT namespace, key, {score} AS score FROM closest GROUP BY namespace, key),
+answer AS MATERIALIZED (SELECT count(*) >= %(end)s::bigint AS is_complete FROM near),
+found AS MATERIALIZED (
+    SELECT namespace, key, updated_at FROM {items} WHERE {within} AND {live} AND {filter}
+),
+scores AS ({vector_scores}),
+page AS (
+    (SELECT namespace, key, score
+     FROM near JOIN {items} AS item USING (namespace, key)
+     WHERE (SELECT is_complete FROM answer)
+     ORDER BY score DESC, item.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+     LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint)
+    UNION ALL
+    (SELECT namespace, key, score
+     FROM found LEFT JOIN scores USING (namespace, key)
+     WHERE NOT (SELECT is_complete FROM answer)
+     ORDER BY score DESC NULLS LAST, updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+     LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint)
+)
+SELECT {columns}, score
+FROM page JOIN {items} AS item USING (namespace, key)
+ORDER BY score DESC NULLS LAST, item.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
