@@ -10,7 +10,7 @@ from .._drivers.kept_postgres import KeptConnections
 from .._drivers.pipelined_postgres import Rows, Statement, fetched
 from .._drivers.postgres import COLLIDED, connected_pool, is_lost
 from .._extras import extra
-from ..errors import StoreUnavailableError
+from ..errors import ConfigError, StoreUnavailableError
 from .backend import Backend
 from .setup_postgres import about, check, not_set_up, set_up
 from .sql_postgres import Dialect, Statements, vector_text
@@ -258,10 +258,21 @@ class PostgresBackend(Backend):
             raise StoreUnavailableError("the store is closed")
         try:
             return await self._connections.run(work, retry=retry)
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.OperationalError) as error:  # all that is not away
-            raise ValueError(f"PostgreSQL refuses it: {str(error).splitlines()[0]}") from error
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            raise not_set_up(self._dialect.schema) from error
+        except psycopg.Error as error:
+            raise self._in_our_words(error) from error
+
+    def _in_our_words(self, error: psycopg.Error) -> Exception:
+        """What the server says about what it was given; that it is away has been told already."""
+        if isinstance(error, (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)):
+            return not_set_up(self._dialect.schema)
+        said = str(error).splitlines()[0]
+        if isinstance(error, (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName)):
+            return ConfigError(f"a pooler stands before PostgreSQL, so prepare_threshold must be None: {said}")
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return ConfigError(f"PostgreSQL forbids it: {said}")
+        if isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.OperationalError)):
+            return ValueError(f"PostgreSQL refuses it: {said}")
+        return StoreUnavailableError(f"PostgreSQL failed: {said}")
 
 
 def _version(rows: Rows) -> tuple[int, ...]:
