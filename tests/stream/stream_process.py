@@ -16,6 +16,7 @@ async def main(url: str, prefix: str, push: Any, run_id: str, count: int, mode: 
     async with RedisStreamBridge(
         redis_url=url, key_prefix=prefix, push=push, lease_seconds=1.0, queue_maxsize=10**6
     ) as bridge:
+        print("ready", flush=True)  # noqa: T201  # what the test waits for
         for number in range(count):
             await bridge.publish(run_id, "n", number)
             if number % 50 == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import sys
 import time
@@ -27,6 +28,8 @@ async def producer(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]
         sys.executable, str(SCRIPT), *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"  # a busy machine takes long to import it
         yield process
     finally:
         if process.returncode is None:
@@ -61,7 +64,7 @@ async def test_a_killed_producer_ends_its_stream_as_orphaned(redis_url: str, key
         ) as bridge,
         producer(redis_url, key_prefix, push, "r", "20", "wait") as process,
     ):
-        feed = bridge.subscribe("r")
+        feed = bridge.subscribe("r", heartbeat_interval=math.inf)
         for number in range(20):
             item = await anext(feed)
             assert item.data == number  # type: ignore[union-attr]  # a gap would fail here
