@@ -103,12 +103,12 @@ async def many_claims_are_shared_out(fleet: Fleet, threads: ThreadMap) -> None:
 
 async def all_merges_survive(fleet: Fleet, threads: ThreadMap) -> None:
     await threads.claim("merged", "ann")
-    keys = [[f"{n}-{i}" for i in range(20)] for n in range(_PROCESSES)]
+    keys = [[f"{n}-{i}" for i in range(10)] for n in range(_PROCESSES)]
     fleet.each("merge", [{"thread_id": "merged", "keys": mine} for mine in keys])
     record = await threads.get("merged", user_id="ann")
     assert record is not None
     assert sorted(record.metadata) == sorted(key for mine in keys for key in mine)
-    assert record.version == 1 + 20 * _PROCESSES
+    assert record.version == 1 + 10 * _PROCESSES
 
 
 async def no_compare_and_set_is_lost(fleet: Fleet, threads: ThreadMap) -> None:
@@ -128,13 +128,13 @@ async def one_transfer_and_one_delete_wins(fleet: Fleet, threads: ThreadMap) -> 
 
 
 async def sweeps_add_up(fleet: Fleet, threads: ThreadMap) -> None:
-    await threads.claim_many([f"brief {number}" for number in range(100)], "cat", ttl_seconds=0.01)
+    await threads.claim_many([f"brief {number}" for number in range(50)], "cat", ttl_seconds=0.01)
 
     async def are_gone() -> bool:
         return await threads.count("cat") == 0
 
     await until(are_gone)
-    assert sum(fleet.all("sweep")) == 100
+    assert sum(fleet.all("sweep")) == 50
 
 
 def _drop_schema(keywords: dict[str, Any]) -> None:

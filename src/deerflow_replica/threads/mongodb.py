@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ with extra("mongodb"):
 T = TypeVar("T")
 
 _DUPLICATE_KEY = 11000
+_MOST_BETWEEN = 0.02  # seconds between tries, when others change the same thread
 _MOST_SKIPPED = 2**31 - 1
 _DIRECTIONS = {"desc": -1, "asc": 1}
 
@@ -73,7 +76,8 @@ class MongoThreadMap(ThreadMap):
 
     async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
         async def work(threads: Collection, now: int) -> tuple[int, dict[str, Row]]:
-            found = threads.find({"_id": {"$in": [id_of(self._tenant, key) for key in keys]}})
+            ids = [id_of(self._tenant, key) for key in keys]
+            found = threads.find({"_id": ids[0] if len(ids) == 1 else {"$in": ids}})
             return now, {row.thread_id: row async for row in rows_of(found)}
 
         return await self._asked(work)
@@ -101,6 +105,7 @@ class MongoThreadMap(ThreadMap):
                 outcome = rule(now, row)
                 if outcome.row is None or await self._replaced(threads, row, outcome.row):
                     return outcome.answer
+                await asyncio.sleep(random.uniform(0, _MOST_BETWEEN))  # noqa: S311  # jitter, not a secret
 
         return await self._asked(work)
 
