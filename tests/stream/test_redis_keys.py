@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import example, given
+from hypothesis import strategies as st
+from redis.crc import key_slot
 
+from deerflow_replica.errors import ConfigError
 from deerflow_replica.stream import RedisStreamBridge
-from deerflow_replica.testing._stream_common import publish_all
+from deerflow_replica.stream.keys import StreamKeys
+from deerflow_replica.testing._stream_common import publish_all, read
 
 pytestmark = pytest.mark.anyio
 
@@ -50,3 +55,32 @@ async def test_streams_have_the_fields_that_deerflow_reads(redis_url: str, key_p
             assert (event["kind"], event["event"], json.loads(event["data"])) == ("event", "values", {"a": "ü"})
             assert (end["kind"], end["reason"]) == ("end", "why")
             assert (first.rpartition("-")[2], second.rpartition("-")[2]) == ("0", "1")
+
+
+_RUNS = st.text(st.sampled_from("{}ab:") | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("prefix", ["deerflow:stream_bridge", "{app}:streams:", "a{b}{", "a}b", "ü"])
+@given(run_ids=st.lists(_RUNS, unique=True, max_size=5))
+@example(run_ids=["x", "{x}", "{}", "a{b}c{d}", "}{", "a{", "a}", "{}{x}", "{{x}}", "p:{x}", "{x}:{x}"])
+def test_the_keys_of_a_run_share_a_slot(prefix: str, run_ids: list[str]) -> None:
+    keys = StreamKeys(prefix)
+    streams, metas = zip(*map(keys.of_run, run_ids), strict=True) if run_ids else ((), ())
+    assert [keys.run_of(stream) for stream in streams] == run_ids
+    assert [key_slot(stream.encode()) for stream in streams] == [key_slot(meta.encode()) for meta in metas]
+    assert len({*streams, *metas}) == 2 * len(run_ids)
+    assert streams == tuple(f"{prefix.rstrip(':')}:{run_id}" for run_id in run_ids)
+    assert all(meta.startswith(f"{prefix.rstrip(':')}.meta:{{") for meta in metas)
+
+
+@pytest.mark.parametrize("prefix", ["{}", "a{b", "{}{a}", "{"])
+def test_a_prefix_that_makes_every_tag_void_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="key_prefix"):
+        RedisStreamBridge(key_prefix=prefix)
+
+
+async def test_a_run_may_have_any_name(redis_url: str, key_prefix: str) -> None:
+    async with RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix) as bridge:
+        for run in ("{x}", "{}", "}{", "a b\n", "*", "ü{"):
+            await publish_all(bridge, run, 2, end=True)
+            assert len(await read(bridge, run)) == 3
