@@ -59,7 +59,7 @@ def _attempts(config: AppConfig, targets: Sequence[Target]) -> list[_Attempt]:
     """One for each server or file, under the first key that held it."""
     distinct: dict[str, list[Target]] = {}
     for target in targets:
-        if target.kind in ("sqlite", "postgres", "mongo") and target.url != ":memory:":
+        if target.kind != "memory" and target.url != ":memory:":
             distinct.setdefault(target.url, []).append(target)
     return [_Attempt(same[0], _connect(config, same)) for same in distinct.values()]
 
@@ -72,6 +72,8 @@ def _connect(config: AppConfig, same: Sequence[Target]) -> Connect:
         return SqliteDatabase(url).touch
     if same[0].kind == "mongo":
         return partial(_reach_mongo, config, key, url)
+    if same[0].kind == "redis":
+        return partial(_reach_redis, config, key, url)
     schemas = sorted({target.schema for target in same if target.schema})
 
     async def connect() -> None:
@@ -93,6 +95,20 @@ async def _reach_mongo(config: AppConfig, key: str, url: str) -> None:
     except ConfigError:
         raise problem_at(config, key, "not a mongodb:// URL") from None
     await client.close()
+
+
+async def _reach_redis(config: AppConfig, key: str, url: str) -> None:
+    from ._drivers.redis import Lane, RedisServer, check_version
+
+    try:
+        server = RedisServer(url=url, client=None, timeout_seconds=config.replica.connect_timeout_seconds)
+    except ConfigError:
+        raise problem_at(config, key, "not a redis:// URL") from None
+    lane = Lane(server, [])
+    try:
+        await check_version(lane, server.name)
+    finally:
+        await lane.close()
 
 
 def _line(config: AppConfig, target: Target, error: BaseException) -> str:

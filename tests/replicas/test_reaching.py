@@ -108,6 +108,40 @@ async def test_a_mongodb_that_is_away_is_named(is_silent: bool, closed_port: int
     assert "configured timeouts" not in line
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_a_redis_of_threads_that_is_away_is_named(is_silent: bool, closed_port: int, silent_port: int) -> None:
+    url = f"redis://:{PASSWORD}@127.0.0.1:{silent_port if is_silent else closed_port}/0"
+    threads = {"type": "redis", "connection_string": url}
+    data = {**IN_MEMORY, "user_thread_mapping": threads, "replica": {"connect_timeout_seconds": 2}}
+    began = time.monotonic()
+    async with nothing_left():
+        with pytest.raises(StoreUnavailableError) as caught:
+            async with open_replica(AppConfig.from_mapping(data)):
+                pass
+    assert time.monotonic() - began < 4
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"user_thread_mapping.connection_string: cannot reach {url.replace(PASSWORD, '***')}: ")
+
+
+@pytest.mark.parametrize("kind", ["redis", "mongo"])
+async def test_a_replica_with_its_threads_elsewhere(kind: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("redis_url" if kind == "redis" else "mongo_url")
+    places = (
+        {"redis_key_prefix": request.getfixturevalue("key_prefix")}
+        if kind == "redis"
+        else {"mongo_database": request.getfixturevalue("mongo_database")}
+    )
+    config = AppConfig.from_mapping(
+        {**IN_MEMORY, "user_thread_mapping": {"type": kind, "connection_string": url, **places}}
+    )
+    async with nothing_left(), open_replica(config) as replica, open_replica(config) as other:
+        assert await replica.threads.hold("t", "ann")
+        assert not await other.threads.hold("t", "bob")
+        checked = {result.section: result for result in await replica.check()}
+        assert checked["user_thread_mapping"].ok
+        assert checked["user_thread_mapping"].detail.startswith(kind)
+
+
 async def test_a_replica_with_its_store_in_mongodb(mongo_url: str, mongo_database: str) -> None:
     store = {"type": "mongo", "connection_string": mongo_url, "mongo_database": mongo_database}
     config = AppConfig.from_mapping({**IN_MEMORY, "store": store})
