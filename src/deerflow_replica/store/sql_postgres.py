@@ -101,6 +101,8 @@ class Statements:
             "prefix": first_labels(wanted),
             "live": live,
             "max_depth": depth or "1024",
+            # Cut namespaces may come twice: "a", and later what is below it.
+            "enough": str(min((wanted.offset + wanted.limit) * (2 if depth else 1), _MOST)),
             "limit": str(wanted.limit),
             "offset": str(wanted.offset),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -299,6 +300,21 @@ class NamespaceContract(StoreFixtures):
         assert await found(prefix=("a", "y"), max_depth=2) == {("a", "y")}
         conditions = (MatchCondition("prefix", ("a",)), MatchCondition("prefix", ("*", "y")))
         assert await store.abatch([ListNamespacesOp(conditions)]) == [[("a", "y", "v1"), ("a", "y", "v2")]]
+
+    @pytest.mark.parametrize("max_depth", [None, 1, 2])
+    async def test_pages_of_labels_that_differ_in_few_characters(
+        self, store: SharedStore, max_depth: int | None
+    ) -> None:
+        """Some are before a dot in the order of characters, so joined labels are in another order than tuples."""
+        labels = ("a", "a-", "a-b", "a!", "ab", "-", "b", "b b")
+        random = Random(7)
+        there = {tuple(random.choices(labels, k=random.randint(1, 3))) for _ in range(60)}
+        await store.abatch([PutOp(namespace, "k", {}) for namespace in sorted(there)])
+        for prefix in ((), ("a",), ("a-", "a")):
+            found = sorted({one[:max_depth] for one in there if one[: len(prefix)] == prefix})
+            for limit, offset in ((3, 0), (1, 7), (5, 11), (100, 2)):
+                page = await store.alist_namespaces(prefix=prefix, max_depth=max_depth, limit=limit, offset=offset)
+                assert page == found[offset : offset + limit]
 
     async def test_labels_are_no_patterns(self, store: SharedStore) -> None:
         for label in HOSTILE_LABELS:

@@ -52,36 +52,38 @@ LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 SELECT count(*) FROM {items} WHERE {within} AND {live} AND {filter}
 
 -- name: namespaces
-WITH RECURSIVE each (namespace) AS (
-    (SELECT namespace FROM {items} WHERE namespace >= %(prefix)s ORDER BY namespace LIMIT 1)
+WITH RECURSIVE walk AS (
+    SELECT NULL::text COLLATE "C" AS cut, %(prefix)s::text COLLATE "C" AS start,
+           0::bigint AS found, ''::text COLLATE "C" AS until
     UNION ALL
-    SELECT (
+    SELECT CASE WHEN is_wanted THEN seen.cut END,
+           -- Whatever else is below the cut would be cut to the same.
+           CASE WHEN is_wanted AND seen.cut <> next.namespace THEN seen.cut || '/' ELSE next.namespace || chr(1) END,
+           found + is_wanted::int,
+           -- "a-b" comes before "a.b", but ("a", "b") before ("a-b",): only beyond "a/" the order is certain.
+           CASE WHEN is_wanted AND found < %(enough)s::bigint
+                THEN greatest(until, substring(seen.cut FROM '^([^\u0001-\u002d]*)[\u0001-\u002d]') || '/') ELSE until END
+    FROM walk
+    CROSS JOIN LATERAL (
         SELECT items.namespace FROM {items} AS items
-        WHERE items.namespace > each.namespace
+        WHERE items.namespace >= walk.start
         ORDER BY items.namespace
         LIMIT 1
-    )
-    FROM each
-    WHERE starts_with(each.namespace, %(prefix)s::text)
-),
-split AS (
-    SELECT each.namespace, string_to_array(each.namespace, '.') AS labels
-    FROM each
-    WHERE each.namespace IS NOT NULL
-      AND (NOT %(live)s OR EXISTS (
-          SELECT FROM {items} AS items
-          WHERE items.namespace = each.namespace
-            AND (items.expires_at IS NULL OR items.expires_at > statement_timestamp())
-      ))
-),
-cut AS (
-    SELECT DISTINCT labels[:%(max_depth)s::int] COLLATE "C" AS labels
-    FROM split
-    WHERE {wanted}
+    ) AS next
+    CROSS JOIN LATERAL (SELECT string_to_array(next.namespace, '.') COLLATE "C" AS labels) AS split
+    CROSS JOIN LATERAL (
+        SELECT array_to_string(labels[:%(max_depth)s::int], '.') AS cut,
+               ({wanted}) AND (NOT %(live)s OR EXISTS (
+                   SELECT FROM {items} AS items
+                   WHERE items.namespace = next.namespace
+                     AND (items.expires_at IS NULL OR items.expires_at > statement_timestamp())
+               )) AS is_wanted
+    ) AS seen
+    WHERE starts_with(next.namespace, %(prefix)s::text) AND (found < %(enough)s::bigint OR next.namespace < until)
 )
-SELECT array_to_string(labels, '.')
-FROM cut
-ORDER BY labels
+SELECT cut
+FROM (SELECT DISTINCT cut FROM walk WHERE cut IS NOT NULL) AS page
+ORDER BY string_to_array(cut, '.') COLLATE "C"
 LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 
 -- name: put
