@@ -22,10 +22,12 @@ with extra("mongodb"):
     from pymongo.errors import (
         ConfigurationError,
         ConnectionFailure,
+        DocumentTooLarge,
         ExecutionTimeout,
         InvalidOperation,
         InvalidURI,
         OperationFailure,
+        PyMongoError,
         ServerSelectionTimeoutError,
         WTimeoutError,
     )
@@ -59,6 +61,17 @@ def mongo_errors(name: str = "MongoDB") -> Iterator[None]:
         if error.code not in _AWAY_CODES and not error.has_error_label("RetryableWriteError"):
             raise
         raise StoreUnavailableError(f"{name} is not available: {_reason(error)}") from error
+
+
+@contextmanager
+def refusals(name: str = "MongoDB") -> Iterator[None]:
+    """What nobody expects of the server: a document too large is a `ValueError`, all else makes it unavailable."""
+    try:
+        yield
+    except DocumentTooLarge as error:
+        raise ValueError(f"{name} refused a document: {_reason(error)}") from error
+    except PyMongoError as error:
+        raise StoreUnavailableError(f"{name} refused: {_reason(error)}") from error
 
 
 class MongoServer:

@@ -12,7 +12,7 @@ import orjson
 from langgraph.store.base import TTLConfig
 
 from .._drivers.mongo_clock import ServerClock
-from .._drivers.mongodb import Client, Collection, MongoServer, check_names, collection_of
+from .._drivers.mongodb import Client, Collection, MongoServer, check_names, collection_of, refusals
 from .._extras import extra
 from ..errors import ConfigError, StoreUnavailableError
 from . import listing
@@ -119,7 +119,8 @@ class MongoBackend(Backend):
             await items.create_index([("expires_at", 1)], name="by_expiry")
             await about.update_one({"_id": "schema"}, {"$set": {"number": _SCHEMA_VERSION}}, upsert=True)
 
-        await self._server.run(self._opened(), work)
+        with refusals(self._server.name):
+            await self._server.run(self._opened(), work)
 
     async def run(self, reads: Sequence[Read], writes: Sequence[Write], *, live: bool) -> list[Any]:
         answers = await self._answers(reads, live=live)
@@ -195,7 +196,8 @@ class MongoBackend(Backend):
             items = collection_of(client, self._database, self._collection)
             return await work(items, await self._clock.now(client))
 
-        return await self._server.run(self._opened(), asked, retry=retry)
+        with refusals(self._server.name):
+            return await self._server.run(self._opened(), asked, retry=retry)
 
     async def _check_set_up(self, client: Client) -> None:
         if not await self._schema(self._about(client)):
@@ -274,9 +276,14 @@ async def _put(items: Collection, now: int, *, writes: Sequence[Write], live: bo
     ids = [id_of(write.place) for write in writes]
     if live:
         await items.delete_many(expired(now) | {"_id": {"$in": ids}})
-    await items.bulk_write(
-        [UpdateOne({"_id": one}, putting(write, now), upsert=True) for one, write in zip(ids, writes, strict=True)]
-    )
+    upserts = [
+        UpdateOne({"_id": one}, putting(write, now), upsert=True) for one, write in zip(ids, writes, strict=True)
+    ]
+    try:
+        await items.bulk_write(upserts)
+    except BulkWriteError as error:
+        _check_duplicates(error)
+        await items.bulk_write(upserts)  # what another replica made meanwhile is there now
 
 
 async def _restore(items: Collection, now: int, *, requests: Sequence[tuple[Document, Document]]) -> int:
@@ -284,10 +291,15 @@ async def _restore(items: Collection, now: int, *, requests: Sequence[tuple[Docu
     try:
         done = await items.bulk_write(upserts, ordered=False)
     except BulkWriteError as error:
-        if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
-            raise
+        _check_duplicates(error)
         return int(error.details["nUpserted"]) + int(error.details["nMatched"])
     return done.upserted_count + done.matched_count
+
+
+def _check_duplicates(error: BulkWriteError) -> None:
+    """Raises any other error."""
+    if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
+        raise error
 
 
 async def _got(items: Collection, now: int, *, ids: Sequence[str], live: bool) -> dict[str, Row]:
@@ -310,7 +322,7 @@ async def _found(items: Collection, search: Search, wanted: Document) -> list[Ro
     limit, rows = min(search.limit, _NO_LIMIT), list[Row]()
     if not limit:
         return rows
-    async with items.find(wanted).sort([("updated_at", -1), ("_id", 1)]) as cursor:
+    async with items.find(wanted).sort([("updated_at", -1), ("_id", 1)]).allow_disk_use(True) as cursor:
         if not search.condition.conditions:
             return [row_of(found) async for found in cursor.skip(search.offset).limit(limit)]
         left_out = 0
