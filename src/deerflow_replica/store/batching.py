@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from enum import Enum
 from itertools import islice
 from typing import Any
 
 from ..errors import StoreUnavailableError
 from .backend import Backend, by_place
+from .lanes import Lane, Slots
 from .values import Get, Place, Read, Search, Write
 
 _MOST_CALLS = 1000  # in one unit
 _MOST_SCANS = 32
-
-
-class Lane(Enum):
-    GET = "get"
-    SCAN = "scan"
-    WRITE = "write"
 
 
 class Call:
@@ -88,8 +82,9 @@ class Claims:
 class Unit:
     """Calls that go to the backend together: reads before writes, and one write for each item."""
 
-    def __init__(self, first: Call) -> None:
+    def __init__(self, first: Call, most_calls: int) -> None:
         self.lane = first.lane
+        self._most_calls = most_calls
         self.calls = [first]
         self.is_barrier = first.is_barrier
         self.claims = Claims()
@@ -100,7 +95,7 @@ class Unit:
         first = self.calls[0]
         if call.alone is not None or first.alone is not None or call.live != first.live:
             return False
-        if len(self.calls) >= (_MOST_SCANS if self.lane is Lane.SCAN else _MOST_CALLS):
+        if len(self.calls) >= self._most_calls:
             return False
         if self._deletes and not self._deletes.keys().isdisjoint(call.reads_at):
             return False
@@ -127,16 +122,15 @@ class Scheduler:
         self._open_backend = open_backend
         self._queue: list[Call] = []
         self._under_way: set[Unit] = set()
-        # Scans leave a slot for gets and one for writes, writes leave one for gets, where there are that many.
-        slots = backend.slots
-        self._free = {Lane.GET: slots, Lane.SCAN: max(1, slots - 2), Lane.WRITE: max(1, slots - 1)}
-        self._all_free = slots
+        self._clock = asyncio.get_running_loop().time
+        self._slots = Slots(backend.slots, self._clock)
         self._has_barrier = False
         self._is_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, call: Call) -> None:
         self._queue.append(call)
+        self._slots.use(call.lane)
         self.poke()
 
     def poke(self) -> None:
@@ -203,15 +197,20 @@ class Scheduler:
         if own is not None and own.has_room_for(call):
             own.add(call)
             return True
-        if own is not None or not self._free[call.lane] or self._all_free <= len(units):
+        if own is not None or self._slots.free(call.lane) <= 0:
             return False
-        units[call.lane] = Unit(call)
+        units[call.lane] = Unit(call, self._share(call.lane))
+        self._slots.begin(call.lane)
         return True
+
+    def _share(self, lane: Lane) -> int:
+        """The most calls of the queue that go together."""
+        if lane is not Lane.SCAN:
+            return _MOST_CALLS
+        return min(_MOST_SCANS, self._slots.share(sum(call.lane is lane for call in self._queue)))
 
     def _begin(self, unit: Unit) -> None:
         self._under_way.add(unit)
-        self._free[unit.lane] -= 1
-        self._all_free -= 1
         self._has_barrier = unit.is_barrier
         task = asyncio.get_running_loop().create_task(self._run(unit))
         self._tasks.add(task)
@@ -223,6 +222,7 @@ class Scheduler:
             self.poke()
 
     async def _run(self, unit: Unit) -> None:
+        started = self._clock()
         try:
             if await self._is_open(unit.calls):
                 await self._settle(unit.calls)
@@ -231,8 +231,7 @@ class Scheduler:
             raise
         finally:
             self._under_way.remove(unit)
-            self._free[unit.lane] += 1
-            self._all_free += 1
+            self._slots.end(unit.lane, (self._clock() - started) / max(1, sum(len(call.reads) for call in unit.calls)))
             if unit.is_barrier:
                 self._has_barrier = False
 
