@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure
 
 from deerflow_replica._drivers.mongo_clock import ServerClock
 from deerflow_replica.config import AppConfig
@@ -209,6 +210,19 @@ async def test_a_conditional_write_whose_answer_is_lost_is_not_repeated(mongo_ur
             with pytest.raises(VersionConflictError) as caught:
                 await store.aput(("a",), "k", {"n": 2}, if_version=before.version)
             assert caught.value.current == after.version
+
+
+async def test_what_the_server_refuses_is_told_as_ours(
+    store: MongoStore, mongo_database: str, client: AsyncMongoClient[dict[str, Any]]
+) -> None:
+    await client[mongo_database].store.create_index([("value.x", 1)], unique=True)
+    await store.aput(("a",), "k", {"x": 1})
+    await store.aput(("a",), "l", {"x": 2})
+    item = await versioned(store, "l")
+    with pytest.raises(StoreUnavailableError, match="refused") as caught:
+        await store.aput(("a",), "l", {"x": 1}, if_version=item.version)
+    assert isinstance(caught.value.__cause__, OperationFailure)
+    await store.aput(("a",), "l", {"x": 3}, if_version=item.version)
 
 
 async def test_versions_grow_over_deletes_of_other_replicas(

@@ -124,6 +124,17 @@ def test_a_forked_child_opens_the_file_anew(path: Path) -> None:
         assert store.count() == 2
 
 
+def test_a_forked_child_leaves_what_it_did_not_open(path: Path) -> None:
+    with SqliteStore(path) as store:
+        store.setup()
+        child = FORK.Process(target=store.close)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        store.put(("a",), "k", {})
+        assert store.count() == 1
+
+
 async def test_a_file_that_another_process_holds_is_an_error_in_time(path: Path) -> None:
     async with SqliteStore(path, busy_timeout_seconds=0.1) as store:
         await store.asetup()
