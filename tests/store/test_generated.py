@@ -16,7 +16,7 @@ from deerflow_replica.errors import VersionConflictError
 from deerflow_replica.store import MongoStore, PostgresStore, SharedStore, SqliteStore, matches
 
 BACKENDS = ("sqlite", "postgres", "mongodb")
-PER_BACKEND = {"sqlite": 200, "postgres": 60, "mongodb": 40}
+PER_BACKEND = {"sqlite": 100, "postgres": 50, "mongodb": 40}
 
 TEXTS = st.sampled_from(["", "a", "A", "é", "10", "%", "a.b", "'", '"', "\\", "\U0001f98c", "\uffff"])
 NAMES = st.sampled_from(["a", "b", "a.b", "", "%", '"'])
