@@ -21,8 +21,13 @@ def versioned(row: Row | None, scope: tuple[str, ...]) -> VersionedItem | None:
     return None if row is None else VersionedItem(**_fields(row, scope), version=row.version)
 
 
-def found(row: Row, scope: tuple[str, ...]) -> SearchItem:
-    return SearchItem(**_fields(row, scope), score=row.score)
+def found(rows: Sequence[Row], scope: tuple[str, ...]) -> list[SearchItem]:
+    """Positional and without a function for each: there may be thousands."""
+    cut, loads = len(scope), orjson.loads
+    return [
+        SearchItem(tuple(namespace.split(".")[cut:]), key, loads(document), created_at, updated_at, score)
+        for namespace, key, document, _, created_at, updated_at, _, score in rows
+    ]
 
 
 def namespaces(found_: Sequence[str], scope: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -143,7 +143,7 @@ class AsyncStore(BaseStore):
         refresh = self._refreshes(refresh_ttl)
         search = inputs.search(self._labels, namespace_prefix, filter, limit, offset, query, refresh=refresh)
         [rows] = await self._submit(self._preparation.reading(search))
-        return [answers.found(row, self._labels) for row in rows]
+        return answers.found(rows, self._labels)
 
     async def alist_namespaces(
         self,
@@ -290,7 +290,7 @@ class AsyncStore(BaseStore):
             return answers.item(answer, self._labels)
         if isinstance(op, ListNamespacesOp):
             return answers.namespaces(answer, self._labels)
-        return [answers.found(row, self._labels) for row in answer]
+        return answers.found(answer, self._labels)
 
     async def _submit(self, batch: Batch, alone: Callable[[Backend], Awaitable[Any]] | None = None) -> Any:
         """The answers of the batch's reads, or what `alone` or a conditional write returned."""

@@ -354,8 +354,9 @@ def _many(writes: Sequence[Write]) -> dict[str, list[str]]:
 
 
 def _row(values: Sequence[Any]) -> Row:
-    namespace, key, document, version, created_at, updated_at, has_ttl, *score = values
-    return Row(namespace, key, document, version, _utc(created_at), _utc(updated_at), has_ttl, *score)
+    namespace, key, document, version, created_at, updated_at, has_ttl = values[:7]
+    stamps = created_at.replace(tzinfo=UTC), updated_at.replace(tzinfo=UTC)
+    return Row(namespace, key, document, version, *stamps, has_ttl, *values[7:])
 
 
 def _utc(stamp: datetime) -> datetime:

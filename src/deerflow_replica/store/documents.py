@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ MAX_DOCUMENT_BYTES = 16 * 2**20
 
 _MAX_DEPTH = 200  # orjson writes 254
 _EXACT_BELOW = 2.0**53
+_STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+_DOUBTFUL = re.compile(rb"\\u0000|[0-9]e|[0-9]{16}\.0")  # U+0000, and floats of 2**53 and more
 
 
 def encoded(value: Mapping[str, Any], *, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
@@ -22,15 +25,33 @@ def encoded(value: Mapping[str, Any], *, max_bytes: int = MAX_DOCUMENT_BYTES) ->
     Raises `ValueError` for what is not JSON (a datetime, a set, a key that is no text, NaN, an integer beyond 64
     bits), for U+0000 and lone surrogates, and for more than `max_bytes`.
     """
-    if not isinstance(value, Mapping):
-        raise ValueError(f"a value must be a mapping, not {type(value).__name__}")  # noqa: TRY004  # all refusals are ValueError
-    try:
-        document = orjson.dumps(_plain(value, 0))
-    except orjson.JSONEncodeError as error:
-        raise ValueError(f"a value must be JSON: {error}") from error
+    document = _at_once(value)
+    if document is None:
+        document = _checked(value)
     if len(document) > max_bytes:
         raise ValueError(f"a value has at most {max_bytes} bytes as JSON, not {len(document)}")
     return document
+
+
+def _at_once(value: Any) -> bytes | None:
+    """The JSON of what is beyond doubt: it reads back as it was. None for what must be looked at piece by piece."""
+    if type(value) is not dict:
+        return None
+    try:
+        document = orjson.dumps(value, option=_STRICT)
+        is_plain = orjson.loads(document) == value
+    except (orjson.JSONEncodeError, orjson.JSONDecodeError, RecursionError):
+        return None
+    return document if is_plain and not _DOUBTFUL.search(document) else None
+
+
+def _checked(value: Any) -> bytes:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a value must be a mapping, not {type(value).__name__}")  # noqa: TRY004  # all refusals are ValueError
+    try:
+        return orjson.dumps(_plain(value, 0))
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"a value must be JSON: {error}") from error
 
 
 def _plain(value: Any, depth: int) -> Any:
