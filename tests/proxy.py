@@ -48,6 +48,7 @@ class CuttingProxy:
         self.is_refusing = False
         self.swallows_replies = False
         self.reply_delay_seconds = 0.0
+        self.cuts_at = b""  # a connection on which this is sent is cut, if it is not empty
         self.answer = b""  # given to every command in place of the server's, if it is not empty
         self.flows = asyncio.Event()
         self.flows.set()
@@ -114,6 +115,9 @@ class CuttingProxy:
         with contextlib.suppress(OSError):
             while link.requests_left and (data := await link.reader.read(65536)):
                 link.seen = (link.seen + data)[-65536:]
+                if self.cuts_at and self.cuts_at in data:
+                    link.cut()
+                    break
                 if self.answer:
                     commands = b"\r\n".join((b"", data)).count(b"\r\n*")
                     link.writers[0].write(self.answer * commands)

@@ -123,6 +123,28 @@ async def test_a_server_that_stays_away_ends_the_subscription(make: Make, redis_
         assert reader.stats().connections == 0
 
 
+@pytest.mark.parametrize("verb", [b"SUBSCRIBE", b"EVALSHA", b"XREAD"])
+async def test_connections_that_open_and_break_are_not_made_in_a_storm(
+    make: Make, redis_url: str, push: Push, verb: bytes
+) -> None:
+    async with cutting_proxy(redis_url) as proxy, make() as writer:
+        await publish_all(writer, "r", 1)
+        proxy.cuts_at = verb
+        reader = make(redis_url=proxy.url, unavailable_after_seconds=1.5)
+        async with reading(reader, "r", heartbeat_interval=2) as next_item:
+            if verb == b"EVALSHA" or (push, verb) == ("pubsub", b"SUBSCRIBE"):
+                with pytest.raises(StreamUnavailableError, match="no contact"):
+                    await next_item()
+            else:
+                assert (await next_item()).data == 0
+                await publish_all(writer, "r", 1, start=1)
+                assert (await next_item()).data == 1
+                assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+        # 0.02 s, 0.04 s, ... 0.5 s: eight in two seconds, on one of the connections.
+        assert proxy.accepted <= 15
+        await reader.close()
+
+
 async def test_an_outage_longer_than_the_lease_orphans_nobody(tmp_path: Path, push: Push) -> None:
     with EmbeddedValkey(data_dir=tmp_path / "valkey", settings={"appendfsync": "always"}) as server:
         make = partial(

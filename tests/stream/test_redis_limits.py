@@ -88,16 +88,17 @@ async def test_the_server_drops_what_is_trimmed_and_no_longer_young(
 
 @pytest.mark.parametrize("size", [10, 100_000])
 async def test_who_is_attached_elsewhere_reconnects_into_a_burst_without_a_gap(
-    make: Make, redis_url: str, size: int
+    make: Make, redis_url: str, size: int, push: str
 ) -> None:
     async with (
         cutting_proxy(redis_url) as proxy,
-        make(queue_maxsize=2) as writer,
-        make(redis_url=proxy.url, check_interval_seconds=60) as reader,
+        make(queue_maxsize=2, push=push) as writer,
+        make(redis_url=proxy.url, check_interval_seconds=60, push=push) as reader,
         reading(reader, "r") as next_item,
     ):
         await writer.publish("r", "n", "x" * size)
         assert len((await next_item()).data) == size
+        await until(lambda: proxy.link(b"SUBSCRIBE" if push == "pubsub" else b"XREAD"))
         proxy.cut()
         for _ in range(100):
             await writer.publish("r", "n", "x" * size)
@@ -108,11 +109,11 @@ async def test_who_is_attached_elsewhere_reconnects_into_a_burst_without_a_gap(
         assert reader.stats().reconnects
 
 
-async def test_who_was_away_for_longer_gets_one_gap(make: Make, redis_url: str) -> None:
+async def test_who_was_away_for_longer_gets_one_gap(make: Make, redis_url: str, push: str) -> None:
     async with (
         cutting_proxy(redis_url) as proxy,
-        make(queue_maxsize=3) as writer,
-        make(redis_url=proxy.url) as reader,
+        make(queue_maxsize=3, push=push) as writer,
+        make(redis_url=proxy.url, push=push) as reader,
         reading(writer, "clock", heartbeat_interval=1.1) as tick,
         reading(reader, "r") as next_item,
     ):

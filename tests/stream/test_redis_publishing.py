@@ -329,6 +329,49 @@ async def test_an_unreachable_server_is_named_without_its_password() -> None:
     await bridge.close()
 
 
+async def test_without_an_address_it_is_the_usual_one() -> None:
+    bridge = RedisStreamBridge(connect_timeout_seconds=2)
+    try:
+        await bridge.__aenter__()
+    except StreamUnavailableError as error:
+        assert "redis://localhost:6379/0" in str(error)
+    else:
+        pytest.skip("there is a server at the usual address, and no error that names it")
+    finally:
+        await bridge.close()
+
+
+async def test_a_client_comes_before_a_url(make: Make, redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as client, make(redis_url="redis://127.0.0.1:1/0", client=client) as bridge:
+        await publish_all(bridge, "r", 1, end=True)
+        assert numbers(await read(bridge, "r")) == [0]
+
+
+@pytest.mark.parametrize("version", ["6.2.14", "5.0", "2.8.24"])
+async def test_a_server_that_is_too_old_is_refused(make: Make, redis_url: str, version: str) -> None:
+    async with cutting_proxy(redis_url) as proxy:
+        proxy.answer = _info(version)
+        bridge = make(redis_url=proxy.url)
+        with pytest.raises(ConfigError, match=rf"{version}; Redis 7.0 or Valkey 7.2"):
+            await bridge.__aenter__()
+        assert bridge.stats().connections == 0
+        await bridge.close()
+
+
+@pytest.mark.parametrize("version", ["7.0.0", "7.0.15", "7.2.4", "10.1.0", ""])
+async def test_a_server_that_is_new_enough_or_tells_nothing_is_taken(make: Make, redis_url: str, version: str) -> None:
+    async with cutting_proxy(redis_url) as proxy:
+        proxy.answer = _info(version)
+        async with make(redis_url=proxy.url) as bridge:
+            proxy.answer = b""
+            await publish_all(bridge, "r", 1)
+
+
+def _info(version: str) -> bytes:
+    text = f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n"
+    return f"${len(text)}\r\n{text}\r\n".encode()
+
+
 async def test_three_connections_are_enough_and_all_are_closed(make: Make) -> None:
     before = asyncio.all_tasks()
     async with make(max_connections=3) as bridge:

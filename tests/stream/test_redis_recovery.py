@@ -195,3 +195,28 @@ async def test_ids_that_another_writer_was_given_again_are_a_gap(
         await other.publish("r", "error", "the producer is gone")
         await other.publish_end("r", reason="error")
         assert await next_item() == StreamGap(events[-1].id, None, None)
+
+
+async def test_another_server_behind_one_connection_is_compared(
+    make: Make, client: redis.Redis, keys: tuple[str, str], redis_url: str
+) -> None:
+    """The reader's other connection goes on, and nothing was pushed: only the newest entry tells."""
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make() as writer,
+        make(push="xread") as other,
+        make(redis_url=proxy.url) as reader,
+        reading(reader, "r") as next_item,
+    ):
+        await publish_all(writer, "r", 4)
+        restore = _saved(client, keys)
+        await publish_all(writer, "r", 1, start=4)
+        events = [await next_item() for _ in range(5)]
+        proxy.flows.clear()
+        restore()
+        await other.publish_end("r")
+        lane = proxy.link(b"EVALSHA")
+        assert lane is not None
+        lane.cut()
+        proxy.flows.set()
+        assert await next_item() == StreamGap(events[-1].id, None, None)

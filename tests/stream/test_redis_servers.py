@@ -168,6 +168,22 @@ async def test_without_the_right_to_subscribe_a_reader_is_told_at_once(
             assert numbers(await read(other, "r")) == [0, 1, 2]
 
 
+async def test_without_the_right_to_read_in_blocks_a_reader_is_told_at_once(
+    make: Make, redis_url: str, key_prefix: str
+) -> None:
+    with user(redis_url, "blockless", categories=["+@all"], commands=["-xread"], keys=["*"]) as client:
+        async with client, make(redis_url=None, client=client, push="xread") as bridge:
+            await publish_all(bridge, "r", 3)
+            for _ in range(2):
+                async with asyncio.timeout(5):
+                    with pytest.raises(StreamError, match=r"(?i)refused XREAD") as caught:
+                        await read(bridge, "waits")
+                assert isinstance(caught.value.__cause__, redis.ResponseError)
+            await bridge.publish_end("r")
+        async with make() as other:
+            assert numbers(await read(other, "r")) == [0, 1, 2]
+
+
 async def test_a_wrong_password_is_told_without_quoting_it(redis_url: str) -> None:
     with user(redis_url, "locked", keys=["*"]):
         bridge = RedisStreamBridge(client=Redis.from_url(redis_url, username="locked", password="wr0ng"))  # noqa: S106  # it is wrong
@@ -245,8 +261,8 @@ def deployment() -> Iterator[Deployment]:
 
 
 @pytest.mark.parametrize("how", ["killed", "ordered"])
-async def test_a_failover_in_mid_stream_loses_nothing_or_says_so(deployment: Deployment, how: str) -> None:
-    async with deployment.bridge() as writer, deployment.bridge() as reader:
+async def test_a_failover_in_mid_stream_loses_nothing_or_says_so(deployment: Deployment, how: str, push: str) -> None:
+    async with deployment.bridge(push=push) as writer, deployment.bridge(push=push) as reader:
         found = asyncio.ensure_future(_follow(reader))
         await publish_all(writer, "r", 100)
         await asyncio.to_thread(eventually_sync, deployment.replicated)
@@ -268,8 +284,8 @@ async def test_a_failover_in_mid_stream_loses_nothing_or_says_so(deployment: Dep
             assert replica.role()[0] == b"master"
 
 
-async def test_what_replication_lost_is_a_gap(deployment: Deployment) -> None:
-    async with deployment.bridge() as writer, deployment.bridge() as reader:
+async def test_what_replication_lost_is_a_gap(deployment: Deployment, push: str) -> None:
+    async with deployment.bridge(push=push) as writer, deployment.bridge(push=push) as reader:
         found = asyncio.ensure_future(_follow(reader))
         await publish_all(writer, "r", 10)
         await asyncio.to_thread(eventually_sync, deployment.replicated)

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from .._drivers.redis import Command, Connection, RedisServer, ResponseError
-from ..errors import StreamUnavailableError
+from ..errors import StreamError, StreamUnavailableError
 from .backoff import Backoff
 from .contact import Contact
 from .cursor import Position
@@ -94,9 +94,14 @@ class BlockingReads:
 
     async def listen(self, opened: Callable[[], None]) -> None:
         self._opened = opened
-        async with asyncio.TaskGroup() as self._group:
-            opened()
-            await asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                opened()
+                await asyncio.get_running_loop().create_future()
+        except ExceptionGroup as broken:
+            raise broken.exceptions[0]  # noqa: B904  # its own cause is the server's word
+        finally:
+            self._group = None
 
     async def arrange(self, readable: AbstractSet[str], call: Call) -> None:
         if self._group is None:
@@ -234,18 +239,19 @@ class Reader:
         try:
             while True:
                 try:
-                    await self._read()
-                    backoff.reset()
+                    is_well = await self._read()
                 except StreamUnavailableError as error:
                     await self._on_loss(error)
-                    await backoff.wait()
-                except ResponseError as error:
-                    self._on_refusal(error)
+                    is_well = False
+                if is_well:
+                    backoff.reset()
+                else:
                     await backoff.wait()
         finally:
             await self._connection.close()
 
-    async def _read(self) -> None:
+    async def _read(self) -> bool:
+        """False: refused, for one of the streams."""
         is_new = not self._connection.is_open
         await self._connection.open()
         if self._is_lost:
@@ -253,11 +259,16 @@ class Reader:
             self._news.renewed()
             self._news.read_again(self._shard)
         generation = self._news.generation
-        reply = await self._blocked(is_new=is_new)
+        try:
+            reply = await self._blocked(is_new=is_new)
+        except ResponseError as error:
+            await self._on_refusal(error)
+            return False
         self._is_refused = False
         for stream, entries in reply.items() if isinstance(reply, dict) else reply or ():
             if stream.decode() != self._wake_key:
                 self._news.take(self._shard, stream, entries, generation)
+        return True
 
     async def _blocked(self, *, is_new: bool) -> Any:
         names = list(self._shard.names)
@@ -277,8 +288,13 @@ class Reader:
             self._news.lost(self._shard, error)
         self._is_lost = True
 
-    def _on_refusal(self, error: ResponseError) -> None:
-        """It may be for one of the streams, which reading them one by one finds."""
+    async def _on_refusal(self, error: ResponseError) -> None:
+        """For one of the streams, which reading them one by one finds, or for good: `StreamError`."""
+        server = self._news.server
+        try:
+            await self._connection.ask(("XREAD", "STREAMS", self._wake_key, "0-0"), server.timeout_seconds)
+        except ResponseError as refusal:
+            raise StreamError(f"{server.name} refused XREAD: {refusal}") from refusal
         if not self._is_refused:
             _LOG.warning("the server refuses to read %d streams at once: %s", len(self._shard), error)
         self._is_refused = True

@@ -178,6 +178,8 @@ class _Session:
                     next_check = self._next_check()
                     await self._reads.check(self._live)
                 await self._orphans.settle(self._reads.call)
+                # Not before: an answer to PING alone is not what readers need.
+                self._contact.restored("reads")
                 backoff.reset()
             except StreamUnavailableError as error:
                 self._contact.lost("reads", error)

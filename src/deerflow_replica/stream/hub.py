@@ -114,11 +114,6 @@ class Subscriber:
         """Whether it still has entries that it was given apart from the ring."""
         return bool(self._pages)
 
-    @property
-    def has_pages(self) -> bool:
-        """Whether it was refilled with what it has not delivered yet."""
-        return bool(self._pages)
-
     def place(self, state: StreamState | None, ring: Ring | None) -> None:
         """Find the first seq to read; `ring` belongs to the stream of `state`."""
         settings = self._hub.settings

@@ -47,6 +47,7 @@ class Pushes:
         self._asked: set[str] = set()
         self._active: set[str] = set()
         self._versions: dict[str, int] = {}
+        self._backoff = Backoff()
         self.acknowledged: set[str] = set()
         self.due = math.inf
 
@@ -62,21 +63,18 @@ class Pushes:
 
     async def listen(self, opened: Callable[[], None]) -> None:
         """For ever; `opened` is called for every new connection, on which nothing is subscribed yet."""
-        backoff = Backoff()
         while True:
             try:
                 await self._connection.open()
-                self._contact.restored("push")
                 self._contact.renewed()
                 opened()
-                backoff.reset()
                 await self._take()
             except StreamUnavailableError as error:
                 self._contact.lost("push", error)
                 await self._connection.close()
                 self._asked.clear()
                 self.acknowledged.clear()
-                await backoff.wait()
+                await self._backoff.wait()
             except ResponseError as error:
                 raise StreamError(
                     f"{self._server.name} refused SUBSCRIBE: {error}; push='xread' does without pub/sub"
@@ -113,6 +111,9 @@ class Pushes:
             message = await self._connection.read(self._interval_seconds)
             if message is None:
                 message = await self._asked_for_life()
+            # A connection that opens and says nothing is none: something between may take and drop it.
+            self._contact.restored("push")
+            self._backoff.reset()
             self._on_message(message)
 
     async def _asked_for_life(self) -> object:

@@ -81,7 +81,6 @@ class Reads:
         replies = await self._lane.call(*commands)
         if made and made != self._lane.connections_made:
             self._contact.renewed()
-        self._contact.restored("reads")
         return replies
 
     async def serve(self, live: Live) -> None:
@@ -118,10 +117,13 @@ class Reads:
         await self._lane.close()
 
     async def _changed(self, names: AbstractSet[str]) -> set[str]:
-        """The topics whose streams are not as they are known here. Nearly all are: one script for many costs little."""
-        changed = set[str]()
+        """The topics whose streams are not as they are known here. Nearly all are: one script for many costs little.
+
+        On another server than the one that told what is known the newest entry is to be compared too, by a read.
+        """
         generation = self._contact.generation
-        for part in parts(names, _TOPICS_PER_TRIP):
+        changed = {name for name in names if self._is_of_before(name, generation)}
+        for part in parts(names - changed, _TOPICS_PER_TRIP):
             keys = [key for name in part for key in self._keys.of_run(name)]
             try:
                 (reply,) = await self.call(CHECK.command(keys, [text for name in part for text in self._known(name)]))
@@ -132,6 +134,10 @@ class Reads:
                 return set(names)
             changed.update(part[number - 1] for number in reply)
         return changed
+
+    def _is_of_before(self, name: str, generation: int) -> bool:
+        topic = self._hub.topics.get(name)
+        return topic is not None and topic.ring is not None and topic.ring.generation != generation
 
     def _known(self, name: str) -> tuple[str, str]:
         """Epoch and tail; of a stock bridge's stream nothing that a script would find."""
@@ -306,7 +312,7 @@ def _is_behind(reader: Subscriber) -> bool:
 
 def _on_refill(reader: Subscriber, page: Page | None) -> None:
     ring = reader.ring
-    if ring is not None and (reader.next_seq >= ring.low or reader.has_pages):
+    if ring is not None and (reader.next_seq >= ring.low or reader.is_supplied):
         reader.wake()  # it asked twice, and got what it needs
     elif ring is None or page is None or page.epoch != ring.epoch:
         reader.conclude(StreamGap(reader.last_id, None, None))

@@ -93,6 +93,20 @@ class LimitsContract(StreamFixtures):
             assert [(await next_item()).data for _ in range(3000)] == list(range(1, 3001))
             assert await next_item() is END_SENTINEL
 
+    async def test_a_reader_that_asks_again_before_it_was_answered_misses_nothing(
+        self, open_bridge: Open, run_id: str
+    ) -> None:
+        bridge = await open_bridge(queue_maxsize=5000, live_window=10)
+        # Its heartbeats wake it at every turn of the loop, many times within one trip to a server.
+        async with reading(bridge, run_id, heartbeat_interval=1e-9) as next_item:
+            await publish_all(bridge, run_id, 1)
+            assert (await next_item()).data == 0
+            for start in range(1, 1501, 300):
+                await publish_all(bridge, run_id, 300, start=start)
+                assert [(await next_item()).data for _ in range(300)] == list(range(start, start + 300))
+            await bridge.publish_end(run_id)
+            assert await next_item() is END_SENTINEL
+
     async def test_a_reader_that_lags_too_many_bytes_gets_one_gap(self, open_bridge: Open, run_id: str) -> None:
         bridge = await open_bridge(queue_maxsize=10, live_window=10_000, max_stream_bytes=100)
         feed = bridge.subscribe(run_id)
