@@ -8,6 +8,8 @@ from .access import claim_for_run
 from .base import ThreadMap
 from .inmemory import InMemoryThreadMap
 from .opening import open_thread_map
+from .thread_meta import ThreadMetaThreadMap
+from .user_store import UserThreadStore
 from .values import ANY_USER, UNSET, Claim, ThreadMappingItem, ThreadPage, ThreadRecord
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ __all__ = [
     "SqliteThreadMap",
     "ThreadMap",
     "ThreadMappingItem",
+    "ThreadMetaThreadMap",
     "ThreadPage",
     "ThreadRecord",
+    "UserThreadStore",
     "claim_for_run",
     "open_thread_map",
 ]

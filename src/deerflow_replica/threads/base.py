@@ -147,13 +147,15 @@ class ThreadMap(ABC):
         """The owner's id, or None for a missing thread. Trusted code only: it names the owner."""
         key = validation.thread_key(thread_id)
         now, row = await self._read_one(key)
-        return row.user_id if row is not None and rules.is_live(row, now) else None
+        return (row.user_id or None) if row is not None and rules.is_live(row, now) else None
 
     async def owners_of(self, thread_ids: Iterable[str | UUID]) -> dict[str, str | None]:
         """The owners of many threads in one round trip; missing threads are absent. Trusted code only."""
         keys = builtins.list(dict.fromkeys(validation.thread_keys(thread_ids)))
         now, rows = await self._read_all(keys)
-        return {key: row.user_id for key in keys if (row := rows.get(key)) is not None and rules.is_live(row, now)}
+        return {
+            key: row.user_id or None for key in keys if (row := rows.get(key)) is not None and rules.is_live(row, now)
+        }
 
     async def get(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> ThreadRecord | None:
         """The thread, or None when it is missing or somebody else's. `ANY_USER` is for trusted code."""
@@ -223,7 +225,7 @@ class ThreadMap(ABC):
             metadata=validation.metadata_text(metadata),
             replace_metadata=bool(replace_metadata),
             remove_metadata=validation.metadata_keys(remove_metadata),
-            ttl=UNSET if ttl_seconds is UNSET else validation.optional_micros("ttl_seconds", ttl_seconds),
+            ttl=UNSET if ttl_seconds is UNSET else self._checked_ttl(ttl_seconds),
             touch=bool(touch),
             if_version=validation.optional_version(if_version),
             change=inputs.change_name(),
@@ -356,14 +358,21 @@ class ThreadMap(ABC):
         return await self._read(keys) if keys else (0, {})
 
     def _ttl_of(self, ttl_seconds: float | Unset | None) -> int | None:
-        return self._ttl if ttl_seconds is UNSET else validation.optional_micros("ttl_seconds", ttl_seconds)
+        return self._ttl if ttl_seconds is UNSET else self._checked_ttl(ttl_seconds)
+
+    def _checked_ttl(self, ttl_seconds: float | None) -> int | None:
+        return validation.optional_micros("ttl_seconds", ttl_seconds)
 
     def _as_page(self, rows: builtins.list[Row], query: Query, limit: int) -> ThreadPage:
         next_cursor = None
         if len(rows) > limit:
             bound_to = binding(self._tenant, query.user_id, query.sort_by, query.sort_order, query.filters)
-            next_cursor = write_cursor(position(rows[limit - 1], query.sort_by), bound_to)
+            next_cursor = write_cursor(self._place_after(rows[limit - 1], query), bound_to)
         return ThreadPage(tuple(rules.record_of(row) for row in rows[:limit]), next_cursor)
+
+    def _place_after(self, last: Row, query: Query) -> tuple[int, str]:
+        """Where the next page begins."""
+        return position(last, query.sort_by)
 
     def _check_open(self) -> None:
         root = self._root

@@ -22,7 +22,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Row(NamedTuple):
-    """A thread as it is stored. `deleted_at` makes it a tombstone; `change` names the write that made it what it is."""
+    """A thread as it is stored. `deleted_at` makes it a tombstone; `change` names the write that made it what it is.
+
+    An empty `user_id` is nobody's, as a row may be that DeerFlow wrote; no caller can have it.
+    """
 
     thread_id: str
     user_id: str
@@ -210,7 +213,7 @@ def record_of(row: Row) -> ThreadRecord:
     """The public, detached face of a row."""
     return ThreadRecord(
         thread_id=row.thread_id,
-        user_id=row.user_id,
+        user_id=row.user_id or None,
         assistant_id=row.assistant_id,
         display_name=row.display_name,
         status=row.status,
