@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage
 from deerflow_replica._drivers.embedded import EmbeddedPostgres
 from deerflow_replica._drivers.postgres import PostgresDatabase
 from deerflow_replica._drivers.sqlite import SqliteDatabase
-from deerflow_replica.counters import ModelCounters, PostgresModelCounters, SqliteModelCounters
+from deerflow_replica.counters import ModelCounters, ModelHealth, PostgresModelCounters, SqliteModelCounters
 from deerflow_replica.errors import StoreUnavailableError
 from deerflow_replica.middleware import ModelCounterMiddleware
 from deerflow_replica.testing.counters import VOTER
@@ -41,7 +41,9 @@ def own_server() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def server(own_server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
     with psycopg.connect(own_server.dsn, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS model_usage_stats, model_usage_stats_votes")
+        connection.execute(
+            "DROP TABLE IF EXISTS model_usage_stats, model_usage_stats_votes, model_usage_stats_circuits"
+        )
     yield own_server
     own_server.start()
 
@@ -122,6 +124,31 @@ async def test_no_model_call_fails_in_either_durability(server: EmbeddedPostgres
         server.start()
         await asyncio.gather(waiting.flush(), counters.flush())
         assert await stored_calls(server) == 4
+
+
+async def test_health_goes_by_what_is_seen_here_until_the_store_is_back(
+    server: EmbeddedPostgres, counters: ModelCounters
+) -> None:
+    health = ModelHealth(counters, failure_threshold=2, open_seconds=0.2, jitter=0, refresh_seconds=0.1)
+    await health.refresh()
+    server.kill()
+    for _ in range(2):
+        counters.record("m", "failure", error_type="transient")
+    assert health.state("m").state == "open"
+    permit = await eventually(lambda: health.acquire("m"))
+    assert permit.probe
+    assert await health.acquire("m") is None
+    assert (await health.choose(["m", "n"])).model_name == "n"
+    await health.release(permit, "failure")
+    assert health.state("m").opened_count == 2
+    permit = await eventually(lambda: health.acquire("m"))
+    await health.release(permit, "success")
+    assert await health.acquire("m") is not None
+    counters.record("m", "failure", error_type="auth")
+    server.start()
+    async with build(server) as sibling:
+        other = ModelHealth(sibling, refresh_seconds=0.1)
+        await eventually(lambda: other.state("m").reason == "auth", timeout=20)
 
 
 async def test_a_close_without_the_store_says_what_is_lost(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .base import ModelCounters
+from .health import CircuitState, ModelHealth, Permit
 from .inmemory import InMemoryModelCounters
 from .opening import open_model_counters
 from .outcome import Classification, classify
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from .sqlite import SqliteModelCounters
 
 __all__ = [
+    "CircuitState",
     "Classification",
     "InMemoryModelCounters",
     "LatencyHistogram",
     "ModelCounters",
     "ModelFeedbackRow",
+    "ModelHealth",
     "ModelTotals",
     "ModelWindow",
+    "Permit",
     "PostgresModelCounters",
     "SqliteModelCounters",
     "classify",

@@ -18,12 +18,14 @@ class Flusher:
     It holds `flush` (a bound method) weakly, so an owner that nobody closed is still collected, and warns.
     """
 
-    def __init__(self, flush: Callable[[], None], *, wake: threading.Event, interval_seconds: float) -> None:
+    def __init__(
+        self, flush: Callable[[], None], *, wake: threading.Event, interval_seconds: float, name: str = "counters"
+    ) -> None:
         self._flush = weakref.WeakMethod(flush)
         self._wake = wake
         self._interval_seconds = interval_seconds
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="deerflow-replica-counters", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"deerflow-replica-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -34,7 +36,8 @@ class Flusher:
         self._wake.set()
 
     def join(self) -> None:
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         failing = False

@@ -124,7 +124,8 @@ class Ledger:
         duration_seconds: float | None,
         usage: Mapping[str, Any] | None,
         error_type: str | None,
-    ) -> None:
+    ) -> str:
+        """Count one event; the name that it was counted under."""
         keys = _keys(outcome, error_type)
         duration = _checked_duration(duration_seconds) if duration_seconds is not None else None
         finished = outcome in _FINISHED
@@ -149,6 +150,7 @@ class Ledger:
                     counts["calls_without_usage"] += 1
             counts[UPDATED] = now
             self._touched(tally)
+        return tally.name
 
     def increment(self, model_name: str, deltas: Mapping[str, int]) -> None:
         """Add to the total only: this is no traffic."""

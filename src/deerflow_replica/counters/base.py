@@ -18,9 +18,11 @@ from typing import Any, Literal, Self
 
 from .._sync import AnyLoopLock, Runner
 from ..errors import StoreUnavailableError
+from ._circuit import Circuit, StoredCircuit
 from ._counts import totals_of, window_of
 from ._fleet import StoredRow, Vote, fleet_counts
 from ._flusher import Flusher
+from ._followers import Followers, Hear
 from ._inputs import check_deltas, check_keys, check_settings
 from ._ledger import BUCKET_SECONDS, Ledger, Snapshot, checked_name
 from .values import Durability, ModelFeedbackRow, ModelTotals, ModelWindow, Outcome, Sentiment
@@ -59,6 +61,7 @@ class ModelCounters(ABC):
         self._ledger = Ledger(max_models=max_models, flush_max_events=flush_max_events)
         self._flush_interval_seconds = flush_interval_seconds
         self._flusher: Flusher | None = None
+        self._followers = Followers()
         self._opening = AnyLoopLock()
         self._flushing = asyncio.Lock()
         self._tries = 0
@@ -83,6 +86,7 @@ class ModelCounters(ABC):
                 self._flush_in_background, wake=self._ledger.changed, interval_seconds=self._flush_interval_seconds
             )
             self._flusher.start()
+            self._followers.start()
 
     async def close(self) -> None:
         """Write what is left and disconnect, also when cancelled meanwhile.
@@ -108,6 +112,7 @@ class ModelCounters(ABC):
     def __del__(self) -> None:
         if (flusher := getattr(self, "_flusher", None)) is not None and self._state == "open":
             flusher.stop()
+            self._followers.stop()
             warnings.warn(f"{type(self).__name__} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     # Counting
@@ -120,16 +125,19 @@ class ModelCounters(ABC):
         duration_seconds: float | None = None,
         usage: Mapping[str, Any] | None = None,
         error_type: str | None = None,
-        retry_after_seconds: float | None = None,  # what it means is for those who watch the models' health
+        retry_after_seconds: float | None = None,
     ) -> None:
         """Count one finished model call. No I/O, thread-safe, also while the store is away.
 
         `usage` is an `AIMessage.usage_metadata`; an answer without it counts as one call without usage, not as zero
         tokens. `error_type` is the kind of a `failure`; what is not one of the five kinds counts as `unknown`.
+        `retry_after_seconds` is for `ModelHealth`: how long the model wants to be left alone.
         `ValueError`, and nothing is counted, for an unknown outcome, a name that is not a string of 1 to 256
         characters after stripping, or a duration that is negative or not finite.
         """
-        self._ledger.record(model_name, outcome, duration_seconds, usage, error_type)
+        name = self._ledger.record(model_name, outcome, duration_seconds, usage, error_type)
+        if self._followers:
+            self._followers.tell(name, outcome, duration_seconds, usage, error_type, retry_after_seconds)
 
     async def arecord(
         self,
@@ -270,9 +278,19 @@ class ModelCounters(ABC):
             for total in (await self.totals()).values()
         ]
 
+    # For health and exporters
+
+    def _follow(self, hear: Hear, worker: Flusher | None = None) -> None:
+        """Call `hear` for every event that is counted; run `worker` for as long as these counters are open."""
+        self._followers.add(hear, worker if self._is_shared else None)
+        if self._state == "open":
+            self._followers.start()
+
     # For backends
 
     _runner: Runner
+    _is_shared = True
+    """Whether other processes may count in the same place."""
 
     @abstractmethod
     async def _open(self) -> None:
@@ -301,6 +319,14 @@ class ModelCounters(ABC):
     @abstractmethod
     async def _fold(self, dead_after_seconds: float) -> int:
         """Fold total rows into the base row, keep what was folded, drop what is too old to come back."""
+
+    @abstractmethod
+    async def _read_circuits(self) -> tuple[float, dict[str, StoredCircuit]]:
+        """The store's time, in epoch seconds, and every model's circuit that was ever written."""
+
+    @abstractmethod
+    async def _swap_circuit(self, model_name: str, version: int, circuit: Circuit) -> bool:
+        """Write the circuit as version + 1 if its version is `version` (0: nobody wrote it); whether it was."""
 
     # Inside
 
@@ -359,7 +385,9 @@ class ModelCounters(ABC):
     async def _stop_flusher(self) -> None:
         if self._flusher is not None:
             self._flusher.stop()
+            self._followers.stop()
             await asyncio.to_thread(self._flusher.join)
+            await asyncio.to_thread(self._followers.join)
 
     def _require_not_closed(self) -> None:
         if self._state == "closed":

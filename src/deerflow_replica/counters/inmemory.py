@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 from .._sync import InlineRunner
+from ._circuit import NEVER_OPENED, Circuit, StoredCircuit
 from ._counts import UPDATED, Counts, add
 from ._fleet import BASE, StoredRow, Vote
 from ._ledger import Snapshot
@@ -15,11 +17,15 @@ from .base import ModelCounters
 class InMemoryModelCounters(ModelCounters):
     """Counts and votes live and end with this object. It needs no `setup`, and there is nothing to flush."""
 
+    _is_shared = False
+
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
         self._runner = InlineRunner()
         self._state = "open"
         self._votes: dict[str, tuple[Vote, float]] = {}
+        self._circuits: dict[str, StoredCircuit] = {}
+        self._swapping = threading.Lock()
 
     async def _open(self) -> None:
         """Open from the start."""
@@ -54,3 +60,13 @@ class InMemoryModelCounters(ModelCounters):
 
     async def _fold(self, dead_after_seconds: float) -> int:
         return 0
+
+    async def _read_circuits(self) -> tuple[float, dict[str, StoredCircuit]]:
+        return time.time(), dict(self._circuits)
+
+    async def _swap_circuit(self, model_name: str, version: int, circuit: Circuit) -> bool:
+        with self._swapping:
+            is_as_read = self._circuits.get(model_name, NEVER_OPENED).version == version
+            if is_as_read:
+                self._circuits[model_name] = StoredCircuit(version + 1, circuit)
+            return is_as_read

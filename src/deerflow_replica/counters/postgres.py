@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._drivers.postgres import PostgresDatabase, exclusive
 from .._drivers.statements import load_statements, quoted
 from .._extras import extra
+from ._circuit import Circuit, StoredCircuit, circuit_from
 from ._counts import Counts, add
 from ._fleet import (
     ABANDONED_SECONDS,
@@ -40,7 +41,8 @@ class PostgresModelCounters(ModelCounters):
     """Counters in a PostgreSQL database, shared by every replica.
 
     Pass either `dsn`, or a `pool` of psycopg's that stays yours. `schema` is created when it is missing; None means
-    the connection's own. `table` names the table of counts; votes go into `{table}_votes`.
+    the connection's own. `table` names the table of counts; votes go into `{table}_votes`, the models' circuits into
+    `{table}_circuits`.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class PostgresModelCounters(ModelCounters):
         self._database = _database or PostgresDatabase(dsn, pool=pool)
         self._runner = self._database.runner
         self._lock_name = f"deerflow_replica:counters:{schema or ''}:{table}"
-        self._parts = [*(["schema"] if schema else []), "rows", "votes", "votes_index"]
+        self._parts = [*(["schema"] if schema else []), "rows", "votes", "votes_index", "circuits"]
         self._sql = load_statements(
             "deerflow_replica.counters",
             "sql/postgres.sql",
@@ -65,6 +67,7 @@ class PostgresModelCounters(ModelCounters):
             rows=quoted(schema, table),
             votes=quoted(schema, f"{table}_votes"),
             votes_index=quoted(f"{table}_votes_sums"),
+            circuits=quoted(schema, f"{table}_circuits"),
         )
 
     async def _open(self) -> None:
@@ -118,6 +121,18 @@ class PostgresModelCounters(ModelCounters):
             folded += batch
         await self._database.execute(self._drop_old)
         return folded
+
+    async def _read_circuits(self) -> tuple[float, dict[str, StoredCircuit]]:
+        rows = await self._database.execute(lambda connection: self._fetched(connection, "circuits", {}))
+        return rows[0][0], {
+            restored(name): StoredCircuit(version, circuit_from(circuit))
+            for _, name, version, circuit in rows
+            if name is not None
+        }
+
+    async def _swap_circuit(self, model_name: str, version: int, circuit: Circuit) -> bool:
+        values = {"model_name": storable(model_name), "version": version, "circuit": circuit.dump()}
+        return await self._database.execute(lambda connection: self._changed(connection, "swap_circuit", values)) > 0
 
     async def _fold_batch(self, connection: Connection, dead_after: float) -> int:
         async with exclusive(connection, self._lock_name):

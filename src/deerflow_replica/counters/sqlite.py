@@ -10,6 +10,7 @@ from typing import Any
 
 from .._drivers.sqlite import SqliteDatabase
 from .._drivers.statements import load_statements, quoted
+from ._circuit import Circuit, StoredCircuit, circuit_of
 from ._counts import Counts, add
 from ._fleet import (
     ABANDONED_SECONDS,
@@ -27,12 +28,13 @@ from ._ledger import BUCKET_SECONDS, Snapshot, oldest_bucket
 from .base import ModelCounters
 
 _LAST_BUCKET = 2**62
+_PARTS = ("rows", "votes", "votes_index", "circuits")
 
 
 class SqliteModelCounters(ModelCounters):
     """Counters in the file `path`, shared by every process that opens it.
 
-    `table` names the table of counts; votes go into `{table}_votes`.
+    `table` names the table of counts; votes go into `{table}_votes`, the models' circuits into `{table}_circuits`.
     """
 
     def __init__(
@@ -53,12 +55,13 @@ class SqliteModelCounters(ModelCounters):
             rows=quoted(table),
             votes=quoted(votes),
             votes_index=quoted(f"{votes}_sums"),
+            circuits=quoted(f"{table}_circuits"),
         )
 
     async def _open(self) -> None:
         await self._database.open()
         try:
-            await self._database.set_up([self._sql[f"create_{part}"] for part in ("rows", "votes", "votes_index")])
+            await self._database.set_up([self._sql[f"create_{part}"] for part in _PARTS])
         except BaseException:
             await self._database.close()
             raise
@@ -118,6 +121,18 @@ class SqliteModelCounters(ModelCounters):
             return len(dead)
 
         return await self._database.write(work)
+
+    async def _read_circuits(self) -> tuple[float, dict[str, StoredCircuit]]:
+        rows = await self._database.read(lambda connection: connection.execute(self._sql["circuits"]).fetchall())
+        return time.time(), {
+            restored(name): StoredCircuit(version, circuit_of(circuit)) for name, version, circuit in rows
+        }
+
+    async def _swap_circuit(self, model_name: str, version: int, circuit: Circuit) -> bool:
+        values = {"model_name": storable(model_name), "version": version, "circuit": circuit.dump()}
+        return await self._database.write(
+            lambda connection: connection.execute(self._sql["swap_circuit"], values).rowcount > 0
+        )
 
     def _fold_row(self, connection: sqlite3.Connection, row: StoredRow, now: float) -> None:
         key = {"model_name": storable(row.model_name), "now": now}

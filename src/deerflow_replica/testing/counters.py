@@ -14,7 +14,7 @@ import pytest
 from ..counters.base import ModelCounters
 from ..counters.values import LATENCY_BOUNDS, ModelTotals
 from ..errors import StoreUnavailableError
-from ._contract import Contract
+from ._counters_health import HealthContract
 
 Build = Callable[..., ModelCounters]
 
@@ -37,7 +37,7 @@ def numbers(totals: ModelTotals) -> dict[str, int]:
     return {name: value for name, value in fields.items() if type(value) is int and value}
 
 
-class ModelCountersContract(Contract):
+class ModelCountersContract(HealthContract):
     """Define the fixture `build`: a function that makes new counters (not opened) of its keywords.
 
     Counters that replicas share pass `SharedModelCountersContract`, too.

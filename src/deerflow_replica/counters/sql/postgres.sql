@@ -90,3 +90,20 @@ WHERE bucket = 0 AND counts = folded
 
 -- name: drop_buckets
 DELETE FROM {rows} WHERE bucket > 0 AND bucket < %(abandoned)s
+
+-- name: create_circuits
+CREATE TABLE IF NOT EXISTS {circuits} (
+    model_name text PRIMARY KEY,
+    version bigint NOT NULL,
+    circuit jsonb NOT NULL
+)
+
+-- name: circuits
+SELECT extract(epoch FROM clock_timestamp())::float8, model_name, version, circuit
+FROM (SELECT) AS now LEFT JOIN {circuits} ON true
+
+-- name: swap_circuit
+INSERT INTO {circuits} AS stored (model_name, version, circuit)
+VALUES (%(model_name)s, %(version)s + 1, %(circuit)s::jsonb)
+ON CONFLICT (model_name) DO UPDATE SET version = excluded.version, circuit = excluded.circuit
+WHERE stored.version = %(version)s

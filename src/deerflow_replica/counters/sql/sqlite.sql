@@ -71,3 +71,18 @@ DELETE FROM {rows} WHERE bucket = 0 AND folded_at < :forgotten AND written_at < 
 
 -- name: drop_buckets
 DELETE FROM {rows} WHERE bucket > 0 AND bucket < :abandoned
+
+-- name: create_circuits
+CREATE TABLE IF NOT EXISTS {circuits} (
+    model_name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    circuit TEXT NOT NULL
+) WITHOUT ROWID
+
+-- name: circuits
+SELECT model_name, version, circuit FROM {circuits}
+
+-- name: swap_circuit
+INSERT INTO {circuits} (model_name, version, circuit) VALUES (:model_name, :version + 1, :circuit)
+ON CONFLICT (model_name) DO UPDATE SET version = excluded.version, circuit = excluded.circuit
+WHERE version = :version
