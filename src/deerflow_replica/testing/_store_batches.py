@@ -6,41 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
+from langgraph.store.base import GetOp, PutOp, SearchOp
 
 from ..errors import ConfigError, StoreUnavailableError
 from ..store.base import SharedStore
-from ._store_common import BuildStore, StoreFixtures, keys_of
+from ._store_common import BuildStore, StoreFixtures
 
 
 class BatchContract(StoreFixtures):
-    async def test_reads_come_before_puts(self, store: SharedStore) -> None:
-        await store.aput(("a",), "old", {"n": 1})
-        put, got, found, namespaces, gone, missing = await store.abatch(
-            [
-                PutOp(("a",), "new", {"n": 2}),
-                GetOp(("a",), "old"),
-                SearchOp(("a",)),
-                ListNamespacesOp(),
-                PutOp(("a",), "old", None),
-                GetOp(("a",), "new"),
-            ]
-        )
-        assert (put, gone, missing) == (None, None, None)
-        assert got.value == {"n": 1}  # type: ignore[union-attr]  # an item
-        assert [one.key for one in found] == ["old"]  # type: ignore[union-attr]  # items
-        assert namespaces == [("a",)]
-        assert await keys_of(store) == ["new"]
-
-    async def test_the_last_put_of_an_item_wins(self, store: SharedStore) -> None:
-        await store.abatch(
-            [PutOp(("a",), "k", {"n": n}) for n in range(5)] + [PutOp(("a",), "l", {}), PutOp(("a",), "l", None)]
-        )
-        item = await store.aget(("a",), "k")
-        assert item is not None
-        assert item.value == {"n": 4}
-        assert await store.acount() == 1
-
     async def test_one_bad_operation_and_nothing_is_done(self, store: SharedStore) -> None:
         bad: tuple[Any, ...] = (
             PutOp(("a",), "k", {"v": {1}}),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 import pytest
+from langgraph.store.base import BaseStore
 
 from ..store.base import SharedStore
 from ._contract import Contract
@@ -63,8 +64,6 @@ BAD_VALUES: tuple[Any, ...] = (
 class StoreFixtures(Contract):
     """The operations are tried through the async methods; those of the sync ones through threads."""
 
-    has_stamps_of_one_clock = True
-
     @pytest.fixture
     def build(self) -> BuildStore:
         """A function that makes one more replica's store on this test's database, with the common keywords it is
@@ -93,7 +92,7 @@ async def until(check: Callable[[], Awaitable[T]], seconds: float = 10.0) -> T:
     return outcome
 
 
-async def keys_of(store: SharedStore, *prefix: str, **query: Any) -> list[str]:
+async def keys_of(store: BaseStore, *prefix: str, **query: Any) -> list[str]:
     return [item.key for item in await store.asearch(prefix, **query)]
 
 

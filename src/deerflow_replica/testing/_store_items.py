@@ -14,23 +14,6 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, Item, PutOp, Sear
 from ..store.base import SharedStore
 from ._store_common import BAD_KEYS, BAD_NAMESPACES, BAD_VALUES, HOSTILE_KEYS, HOSTILE_LABELS, StoreFixtures
 
-VALUES: tuple[dict[str, Any], ...] = (
-    {},
-    {"a": None, "b": True, "c": False},
-    {"n": [0, -1, 2**63 - 1, -(2**63), 2**53 + 1]},
-    {"f": [0.1, -2.5, 1e-300, 5e-324, 1.7976931348623157e308, 1e16, 1e23, 2.0**53, 1.0, 123456789.123456789]},
-    {"text": "é \U0001f98c ü \u2028 \x01 \x7f \" ' \\ % {} $ \\u0000"},
-    {"": {"": [{}, [], [[]], ""]}},
-    {"a.b": 1, "$gt": 2, "_id": 3, "namespace": 4, "deep": {"x": {"y": {"z": [1, {"w": None}]}}}},
-)
-
-
-def types_of(value: Any) -> Any:
-    """1 is not 1.0 here."""
-    if isinstance(value, dict):
-        return {name: types_of(one) for name, one in value.items()}
-    return [types_of(one) for one in value] if isinstance(value, list) else type(value)
-
 
 class ItemContract(StoreFixtures):
     async def test_what_is_put_is_got(self, store: SharedStore, other: SharedStore) -> None:
@@ -40,21 +23,10 @@ class ItemContract(StoreFixtures):
             assert type(item) is Item
             assert (item.namespace, item.key, item.value) == (("a", "b"), "k", {"x": 1})
 
-    async def test_what_is_missing_is_none(self, store: SharedStore) -> None:
-        await store.aput(("a", "b"), "k", {})
-        for namespace, key in ((("a", "b"), "K"), (("a",), "k"), (("a", "b", "c"), "k"), (("A", "b"), "k"), ((), "k")):
-            assert await store.aget(namespace, key) is None
-        assert await store.alist_namespaces() == [("a", "b")]
-
-    @pytest.mark.parametrize("value", VALUES)
-    async def test_values_come_back_exactly(self, store: SharedStore, value: dict[str, Any]) -> None:
-        await store.aput(("a",), "k", value)
-        item = await store.aget(("a",), "k")
-        assert item is not None
-        assert item.value == value
-        assert types_of(item.value) == types_of(value)
-        [found] = await store.asearch(("a",))
-        assert types_of(found.value) == types_of(value)
+    async def test_reading_creates_nothing(self, store: SharedStore) -> None:
+        assert await store.aget(("a",), "k") is None
+        assert await store.asearch(("b",)) == []
+        assert await store.alist_namespaces() == []
 
     async def test_tuples_and_texts_with_a_class_are_json(self, store: SharedStore) -> None:
         class Colour(StrEnum):

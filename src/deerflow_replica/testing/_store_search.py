@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
-from langgraph.store.base import ListNamespacesOp, MatchCondition, PutOp
+from langgraph.store.base import PutOp
 
 from ..store.base import SharedStore
 from ..store.filters import matches
-from ._store_common import HOSTILE_LABELS, StoreFixtures, fill, keys_of
+from ._store_common import StoreFixtures, fill, keys_of
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -170,15 +169,6 @@ class SearchContract(StoreFixtures):
         await store.aput(("a",), "1", {"again": True})
         assert await keys_of(store, "a") == ["1", "2", "0"]
 
-    async def test_a_prefix_is_made_of_labels(self, store: SharedStore) -> None:
-        for namespace in (("a",), ("a", "b"), ("a", "b", "c"), ("ab",), ("a-b",), ("a b",), ("b", "a")):
-            await store.aput(namespace, "/".join(namespace), {})
-        assert sorted(await keys_of(store, "a")) == ["a", "a/b", "a/b/c"]
-        assert sorted(await keys_of(store, "a", "b")) == ["a/b", "a/b/c"]
-        assert await keys_of(store, "b") == ["b/a"]
-        assert await keys_of(store, "c") == []
-        assert len(await keys_of(store)) == 7
-
     async def test_equal_stamps_have_an_order(self, store: SharedStore) -> None:
         """Whatever the stamps of one batch are, pages neither repeat nor skip."""
         namespaces = [("a", label) for label in ("b", "b-c", "b c")] + [("a", "b", "c"), ("a",)]
@@ -240,23 +230,6 @@ class SearchContract(StoreFixtures):
 
 
 class NamespaceContract(StoreFixtures):
-    async def test_namespaces_are_sorted_as_tuples(self, store: SharedStore) -> None:
-        namespaces = [
-            ("a",),
-            ("a", "b"),
-            ("a-b",),
-            ("a b",),
-            ("a", "a", "a"),
-            ("A",),
-            ("é",),
-            ("\U0001f98c",),
-            ("\uffff",),
-        ]
-        for namespace in namespaces:
-            await store.aput(namespace, "k", {})
-            await store.aput(namespace, "l", {})
-        assert await store.alist_namespaces() == sorted(namespaces)
-
     async def test_depth_is_cut_before_duplicates_go_and_pages_come_last(self, store: SharedStore) -> None:
         for one in range(3):
             for two in range(3):
@@ -272,60 +245,3 @@ class NamespaceContract(StoreFixtures):
         for page in bad:
             with pytest.raises(ValueError, match=r"limit|offset|max_depth"):
                 await store.alist_namespaces(**page)
-
-    async def test_prefix_and_suffix(self, store: SharedStore) -> None:
-        namespaces = [
-            ("a", "x", "v1"),
-            ("a", "y", "v1"),
-            ("a", "y", "v2"),
-            ("b", "x", "v1"),
-            ("a",),
-            ("v1",),
-            ("ab", "x"),
-        ]
-        for namespace in namespaces:
-            await store.aput(namespace, "k", {})
-
-        async def found(**query: Any) -> set[tuple[str, ...]]:
-            return set(await store.alist_namespaces(**query))
-
-        assert await found(prefix=("a",)) == {one for one in namespaces if one[0] == "a"}
-        assert await found(suffix=("v1",)) == {one for one in namespaces if one[-1] == "v1"}
-        assert await found(prefix=("a",), suffix=("v1",)) == {("a", "x", "v1"), ("a", "y", "v1")}
-        assert await found(prefix=("a", "*", "v1")) == {("a", "x", "v1"), ("a", "y", "v1")}
-        assert await found(prefix=("*", "x")) == {("a", "x", "v1"), ("b", "x", "v1"), ("ab", "x")}
-        assert await found(suffix=("y", "*")) == {("a", "y", "v1"), ("a", "y", "v2")}
-        assert await found(prefix=("*", "*", "*", "*")) == set()
-        assert await found(prefix=(), suffix=()) == set(namespaces)
-        assert await found(prefix=("a", "y"), max_depth=2) == {("a", "y")}
-        conditions = (MatchCondition("prefix", ("a",)), MatchCondition("prefix", ("*", "y")))
-        assert await store.abatch([ListNamespacesOp(conditions)]) == [[("a", "y", "v1"), ("a", "y", "v2")]]
-
-    @pytest.mark.parametrize("max_depth", [None, 1, 2])
-    async def test_pages_of_labels_that_differ_in_few_characters(
-        self, store: SharedStore, max_depth: int | None
-    ) -> None:
-        """Some are before a dot in the order of characters, so joined labels are in another order than tuples."""
-        labels = ("a", "a-", "a-b", "a!", "ab", "-", "b", "b b")
-        random = Random(7)
-        there = {tuple(random.choices(labels, k=random.randint(1, 3))) for _ in range(60)}
-        await store.abatch([PutOp(namespace, "k", {}) for namespace in sorted(there)])
-        for prefix in ((), ("a",), ("a-", "a")):
-            found = sorted({one[:max_depth] for one in there if one[: len(prefix)] == prefix})
-            for limit, offset in ((3, 0), (1, 7), (5, 11), (100, 2)):
-                page = await store.alist_namespaces(prefix=prefix, max_depth=max_depth, limit=limit, offset=offset)
-                assert page == found[offset : offset + limit]
-
-    async def test_labels_are_no_patterns(self, store: SharedStore) -> None:
-        for label in HOSTILE_LABELS:
-            await store.aput(("p", label, "s"), "k", {})
-        for label in HOSTILE_LABELS:
-            if label != "*":
-                assert await store.alist_namespaces(prefix=("p", label)) == [("p", label, "s")]
-                assert await store.alist_namespaces(suffix=(label, "s")) == [("p", label, "s")]
-        assert len(await store.alist_namespaces(prefix=("p", "*"))) == len(HOSTILE_LABELS)
-
-    async def test_many_namespaces(self, store: SharedStore) -> None:
-        await store.abatch([PutOp(("n", str(n % 300), str(n % 7)), str(n), {}) for n in range(3000)])
-        assert len(await store.alist_namespaces(limit=5000)) == 2100
-        assert len(await store.alist_namespaces(max_depth=2, limit=5000)) == 300

@@ -14,10 +14,11 @@ from ._store_batches import BatchContract, LifeContract
 from ._store_common import BuildStore
 from ._store_expiry import ExpiryContract
 from ._store_items import ItemContract
+from ._store_plain import PlainStoreContract
 from ._store_search import NamespaceContract, SearchContract
 from ._store_versions import ScopeContract, SyncContract, VersionContract
 
-__all__ = ["BuildStore", "StoreContract"]
+__all__ = ["BuildStore", "PlainStoreContract", "StoreContract"]
 
 
 class StoreContract(
@@ -30,6 +31,7 @@ class StoreContract(
     ExpiryContract,
     SyncContract,
     LifeContract,
+    PlainStoreContract,
 ):
     """Subclass it and provide the fixture `build`: a function that returns one more store on the test's own database.
 
