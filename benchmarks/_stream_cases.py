@@ -106,6 +106,8 @@ def steady(bench: Bench) -> Iterator[Verdict]:
     for name, limit in (("p50_ms", 0.6), ("p99_ms", 0.3)):
         slow, fast = (median(one.reader[name] for one in side) for side in (naive, ours))
         yield Verdict(f"{name}: {fast:.2f} to {slow:.2f}", fast / slow, limit)
+    events = bench.size(200, 5)
+    load = _with(load, "", events=events, lead=load.runs * events // 4)
     for push in available():
         alone, beside = [], []
         for _ in range(bench.repeat):

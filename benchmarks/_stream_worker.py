@@ -25,7 +25,7 @@ from _naive_bridge import NaiveMemoryBridge, NaiveRedisBridge
 from deerflow_replica.stream import InMemoryStreamBridge, RedisStreamBridge, StreamEvent
 
 RETAINED = 20_000  # more than any measurement publishes: none of the bridges loses anything
-ARRIVAL_SECONDS = 3.0  # for readers who cannot say that they are there
+SETTLING_SECONDS = 7.0  # until silent runs count as such
 CONTENT = "".join(f"token {number} " for number in range(60))
 
 
@@ -33,6 +33,7 @@ CONTENT = "".join(f"token {number} " for number in range(60))
 class Load:
     """`rate`: events a second and run, 0: as fast as it goes. `idle`: further runs of which nothing but one small
     event comes, nothing at all if they are `absent`. `seconds`: how long a process with idle readers alone is measured.
+    `lead`: events after which a reading process begins to measure its CPU.
     """
 
     role: str
@@ -47,6 +48,7 @@ class Load:
     seconds: float = 0.0
     is_timed: bool = False
     absent: bool = False
+    lead: int = 0
 
 
 class Meter:
@@ -54,7 +56,6 @@ class Meter:
 
     def __init__(self) -> None:
         self.trips = 0
-        self.start()
 
     def start(self) -> None:
         self._cpu, self._trips, self.began = time.process_time(), self.trips, time.monotonic()
@@ -124,7 +125,7 @@ async def publish(load: Load, meter: Meter) -> None:
     async with bridge_of(load) as bridge:
         await publish_first(bridge, load)
         await bridge.flush()
-        await said("ready")
+        await ready()
         meter.start()
         await asyncio.gather(*(publish_run(bridge, load, number, took) for number in range(load.runs)))
         measured = meter.stop()
@@ -162,12 +163,14 @@ async def read(load: Load, meter: Meter) -> dict[str, Any]:
         active = [Reader(bridge, f"run{number}", late) for number in range(load.runs) for _ in range(load.readers)]
         idle = [Reader(bridge, name, late) for name in idle_names(load)]
         await begun(active + ([] if load.absent else idle))
-        await asyncio.sleep(ARRIVAL_SECONDS if load.absent else 0)
+        await asyncio.sleep(SETTLING_SECONDS if load.idle else 0)
         gc.collect()
         held = memory_bytes() - before
-        await said("ready")
+        await ready()
         meter.start()
         if active:
+            await delivered(late, load.lead)
+            meter.start()
             await asyncio.gather(*(reader.task for reader in active))
         else:
             await asyncio.sleep(load.seconds)
@@ -210,6 +213,11 @@ async def begun(readers: list[Reader]) -> None:
                 reader.task.result()
 
 
+async def delivered(late: list[int], count: int) -> None:
+    while len(late) < count:
+        await asyncio.sleep(0.05)  # noqa: ASYNC110  # a reader that told would cost what is measured
+
+
 async def both(load: Load, meter: Meter) -> dict[str, Any]:
     """Publisher and readers in one process, for the bridges that have no other."""
     late: list[int] = []
@@ -217,7 +225,7 @@ async def both(load: Load, meter: Meter) -> dict[str, Any]:
         readers = [Reader(bridge, f"run{number}", late) for number in range(load.runs) for _ in range(load.readers)]
         await publish_first(bridge, load)
         await begun(readers)
-        await said("ready")
+        await ready()
         meter.start()
         await asyncio.gather(*(publish_run(bridge, load, number, []) for number in range(load.runs)))
         await asyncio.gather(*(reader.task for reader in readers))
@@ -230,6 +238,13 @@ def idle_names(load: Load) -> list[str]:
 
 def memory_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def ready() -> None:
+    """A full collection of all that was imported takes longer than many a measurement: let it have been."""
+    gc.collect()
+    gc.freeze()
+    await said("ready")
 
 
 async def said(word: object) -> None:
