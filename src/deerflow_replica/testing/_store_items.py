@@ -37,7 +37,7 @@ class ItemContract(StoreFixtures):
         assert item is not None
         assert item.value == {"t": [1, [2]], "c": "red"}
 
-    @pytest.mark.parametrize("value", [*BAD_VALUES, {"v": datetime.now(UTC)}, {"v": uuid.uuid4()}], ids=repr)
+    @pytest.mark.parametrize("value", [*BAD_VALUES, {"v": datetime.now(UTC)}, {"v": uuid.uuid4()}])
     async def test_what_is_not_json_is_refused(self, store: SharedStore, value: Any) -> None:
         with pytest.raises(ValueError):  # noqa: PT011  # the words are free
             await store.aput(("a",), "k", value)
