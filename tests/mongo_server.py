@@ -58,11 +58,13 @@ class FerretDB:
 
     def kill(self) -> None:
         """SIGKILL; `start()` brings it back on the same address."""
-        self._end(signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
+        self._wait()
 
     def stop(self) -> None:
-        self._end(signal.SIGTERM)
-        shutil.rmtree(self._directory)
+        self._wait()
+        shutil.rmtree(self._directory, ignore_errors=True)  # it did so itself, unless it was killed
 
     def __enter__(self) -> Self:
         self.start()
@@ -73,9 +75,9 @@ class FerretDB:
     ) -> None:
         self.stop()
 
-    def _end(self, number: signal.Signals) -> None:
+    def _wait(self) -> None:
+        """It ends with its input."""
         if self._process is not None:
-            self._process.send_signal(number)
             self._process.communicate(timeout=_END_SECONDS)
             self._process = None
 

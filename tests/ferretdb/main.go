@@ -1,7 +1,7 @@
 // A FerretDB of the tests' own: MongoDB's protocol over SQLite files.
 //
 // It serves the loopback address it is given (port 0: a free one) from a directory, says its URI in one line, and ends
-// when its input does: whoever started it takes it along, however they go.
+// when its input does: whoever started it takes it along, however they go, and the directory with it.
 //
 // MongoDB changes one document atomically, FerretDB 1 does not: two updates with one filter may both find the document
 // as it was. So commands go through one at a time.
@@ -28,6 +28,9 @@ func main() {
 		log.Fatal("usage: ferretdb ADDRESS DIRECTORY")
 	}
 	if err := serve(os.Args[1], os.Args[2]); err != nil {
+		log.Fatal(err)
+	}
+	if err := os.RemoveAll(os.Args[2]); err != nil {
 		log.Fatal(err)
 	}
 }
