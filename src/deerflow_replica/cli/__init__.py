@@ -10,6 +10,7 @@ from .. import __version__
 from .check import check
 from .config import config_commands
 from .demo import demo
+from .migrate import migrate_commands
 from .serve import serve
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     app.command()(serve)
     app.command()(check)
     app.add_typer(config_commands())
+    app.add_typer(migrate_commands())
     app(prog_name="deerflow-replica")
 
 
