@@ -12,19 +12,15 @@ from .._drivers.postgres import COLLIDED, connected_pool, is_lost
 from .._extras import extra
 from ..errors import ConfigError, StoreUnavailableError
 from .backend import Backend
+from .reads_postgres import Reads
 from .setup_postgres import about, check, not_set_up, set_up
 from .sql_postgres import Dialect, Statements, vector_text
 from .values import (
     Conflict,
-    Count,
-    Get,
-    ListNamespaces,
     OnConflict,
     Place,
     Read,
     Restored,
-    Row,
-    Search,
     Write,
     Written,
 )
@@ -94,25 +90,9 @@ class PostgresBackend(Backend):
 
     async def run(self, reads: Sequence[Read], writes: Sequence[Write], *, live: bool) -> list[Any]:
         statements = await self._known()
-        gets = [place for place, read in enumerate(reads) if isinstance(read, Get)]
-        scans = [place for place, read in enumerate(reads) if not isinstance(read, Get)]
-        asked = _gets(statements, [reads[place] for place in gets], live)  # type: ignore[misc]  # they are Gets
-        skipped = len(asked)
-        if self._walks and any(isinstance(read, Search) and read.vector is not None for read in reads):
-            asked.append(statements.walk())
-            skipped += 1
-        asked += [_scan(statements, reads[place], live) for place in scans]
-        asked += self._writes(statements, writes, live)
-        found = await self._execute(lambda connection: fetched(connection, asked))
-        answers: list[Any] = [None] * len(reads)
-        if len(gets) == 1:
-            answers[gets[0]] = next(map(_row, found[0]), None)
-        elif gets:
-            for place, *values in found[0]:
-                answers[gets[place - 1]] = _row(values)
-        for place, rows in zip(scans, found[skipped:], strict=False):
-            answers[place] = _scanned(reads[place], rows)
-        return answers
+        asking = Reads(statements, reads, live=live, walks=self._walks)
+        asked = asking.asked + self._writes(statements, writes, live)
+        return asking.answers(await self._execute(lambda connection: fetched(connection, asked)))
 
     async def write_if(self, write: Write, *, live: bool) -> Written | Conflict:
         await self._known()
@@ -279,29 +259,6 @@ def _version(rows: Rows) -> tuple[int, ...]:
     return tuple(int(part) for part in str(rows[0][0]).split(".") if part.isdecimal()) if rows else ()
 
 
-def _gets(statements: Statements, gets: Sequence[Get], live: bool) -> list[Statement]:
-    if not gets:
-        return []
-    if len(gets) == 1:
-        return [statements.fixed("get_one", **gets[0].place._asdict(), live=live)]
-    return [statements.fixed("get", **_at([get.place for get in gets]), live=live)]
-
-
-def _scan(statements: Statements, read: Read, live: bool) -> Statement:
-    if isinstance(read, Search):
-        return statements.search(read, live)
-    if isinstance(read, Count):
-        return statements.count(read, live)
-    assert isinstance(read, ListNamespaces)  # noqa: S101  # there is no fourth kind but Get
-    return statements.namespaces(read, live)
-
-
-def _scanned(read: Read, rows: Rows) -> Any:
-    if isinstance(read, Search):
-        return [_row(row) for row in rows]
-    return rows[0][0] if isinstance(read, Count) else [namespace for (namespace,) in rows]
-
-
 def _conditional(statements: Statements, write: Write, live: bool) -> Statement:
     expected = {"expected": str(write.if_version), "live": live}
     if write.document is None:
@@ -351,12 +308,6 @@ def _many(writes: Sequence[Write]) -> dict[str, list[str]]:
         "documents": [(write.document or b"{}").decode() for write in writes],
         "ttls": ["" if write.ttl is None else str(write.ttl) for write in writes],
     }
-
-
-def _row(values: Sequence[Any]) -> Row:
-    namespace, key, document, version, created_at, updated_at, has_ttl = values[:7]
-    stamps = created_at.replace(tzinfo=UTC), updated_at.replace(tzinfo=UTC)
-    return Row(namespace, key, document, version, *stamps, has_ttl, *values[7:])
 
 
 def _utc(stamp: datetime) -> datetime:

@@ -78,9 +78,24 @@ class Statements:
         order = "strict_order" if kind == "hnsw" else "relaxed_order"
         return self.fixed("walk_the_index", setting=f"{kind}.iterative_scan", order=order)
 
+    def is_plain(self, search: Search) -> bool:
+        """Neither ranked nor filtered, and within a namespace."""
+        return bool(search.prefix) and not search.condition.conditions and not self._ranks_by(search)
+
+    def pages(self, searches: Sequence[Search], live: bool) -> Statement:
+        """Plain searches; each row begins with the place of its search, from 1. The rows of one are in its order."""
+        return self.fixed(
+            "pages",
+            prefixes=[search.prefix for search in searches],
+            ends=[_end(search) for search in searches],
+            limits=[str(search.limit) for search in searches],
+            offsets=[str(search.offset) for search in searches],
+            live=live,
+        )
+
     def search(self, search: Search, live: bool) -> Statement:
         parameters = self._page(search, live)
-        if search.query is None or not (self._dialect.embedder or self._dialect.text_index):
+        if not self._ranks_by(search):
             name = "page" if search.prefix else "page_of_all"
             return self._filtered(self._texts[name], search, parameters)
         parameters |= self._question(search)
@@ -116,7 +131,7 @@ class Statements:
             "live": live,
             "limit": str(search.limit),
             "offset": str(search.offset),
-            "end": str(min(search.offset + search.limit, _MOST)),
+            "end": _end(search),
         }
 
     def _question(self, search: Search) -> dict[str, Any]:
@@ -127,6 +142,9 @@ class Statements:
             depth = (search.offset + search.limit) * _VECTORS_PER_ITEM
             asked |= {"vector": vector_text(search.vector), "few": str(self._few), "depth": str(min(depth, _MOST))}
         return asked
+
+    def _ranks_by(self, search: Search) -> bool:
+        return search.query is not None and bool(self._dialect.embedder or self._dialect.text_index)
 
     def _ranking(self) -> str:
         if self._dialect.embedder is None:
@@ -172,6 +190,10 @@ def tables(schema: str) -> dict[str, str]:
     names = {name: quoted(schema, f"store_{name}") for name in ("about", "versions", "items", "vectors", "texts")}
     indexes = ("items_by_update", "items_by_expiry", "vectors_by_distance", "texts_by_word")
     return names | {name: quoted(f"store_{name}") for name in indexes}
+
+
+def _end(search: Search) -> str:
+    return str(min(search.offset + search.limit, _MOST))
 
 
 def vector_text(vector: Sequence[float]) -> str:

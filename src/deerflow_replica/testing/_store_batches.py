@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from langgraph.store.base import GetOp, PutOp, SearchOp
+from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
 
 from ..errors import ConfigError, StoreUnavailableError
 from ..store.base import SharedStore
@@ -30,6 +30,29 @@ class BatchContract(StoreFixtures):
                 await store.abatch([PutOp(("a",), "first", {}), one, PutOp(("a",), "last", {})])
         assert await store.acount() == 0
         assert await store.abatch([]) == []
+
+    async def test_reads_together_answer_as_each_alone(self, store: SharedStore) -> None:
+        places = [("n",), ("n", "1"), ("n", "1", "2"), ("n-1",), ("n", "10"), ("m",)]
+        await store.abatch([PutOp(place, str(key), {"n": key}) for place in places for key in range(4)])
+        for place in places[1:3]:
+            await store.aput(place, "0", {"n": 0})  # now the newest
+        reads: list[Any] = [
+            SearchOp(("n",), limit=100),
+            GetOp(("n", "1"), "2"),
+            SearchOp(("n", "1"), limit=3, offset=2),
+            SearchOp(("n", "1"), filter={"n": 2}),
+            SearchOp(("x",)),
+            SearchOp(("m",), limit=0),
+            ListNamespacesOp((), limit=3),
+            SearchOp((), limit=5, offset=20),
+            GetOp(("x",), "k"),
+            SearchOp(("n", "1"), limit=2**62, offset=2**62),
+            SearchOp(("n-1",), limit=2, offset=3),
+            GetOp(("m",), "0"),
+        ]
+        alone = [(await store.abatch([read]))[0] for read in reads]
+        assert [len(found) for found in alone if isinstance(found, list)] == [16, 3, 2, 0, 0, 3, 4, 0, 1]
+        assert await store.abatch(reads) == alone
 
     async def test_each_of_twenty_callers_gets_its_own(self, store: SharedStore) -> None:
         """One bad one among them fails alone."""

@@ -48,6 +48,27 @@ FROM (
 ORDER BY newest.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
 LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 
+-- name: pages
+SELECT wanted.place, {columns}
+FROM unnest(%(prefixes)b::text[], %(ends)b::text[], %(limits)b::text[], %(offsets)b::text[]) WITH ORDINALITY
+     AS wanted (prefix, until, most, skipped, place)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM (
+        (SELECT * FROM {items}
+         WHERE namespace = wanted.prefix AND {live}
+         ORDER BY updated_at DESC, key
+         LIMIT wanted.until::bigint)
+        UNION ALL
+        (SELECT * FROM {items}
+         WHERE namespace > wanted.prefix || '.' AND namespace < wanted.prefix || '/' AND {live}
+         ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+         LIMIT wanted.until::bigint)
+    ) AS newest
+    ORDER BY newest.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+    LIMIT wanted.most::bigint OFFSET wanted.skipped::bigint
+) AS page -- one after the other: the rows of each stay in its order
+
 -- name: count
 SELECT count(*) FROM {items} WHERE {within} AND {live} AND {filter}
 
