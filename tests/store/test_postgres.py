@@ -13,6 +13,8 @@ from langgraph.store.base import GetOp, PutOp
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
+from deerflow_replica._drivers.postgres import connected_pool
+from deerflow_replica._drivers.postgres_texts import Texts
 from deerflow_replica.errors import ConfigError, StoreUnavailableError, VersionConflictError
 from deerflow_replica.store import PostgresStore, SharedStore
 from proxy import CuttingProxy, cutting_proxy
@@ -345,3 +347,15 @@ async def test_a_server_that_is_not_there() -> None:
 
 async def _get(store: SharedStore) -> None:
     await store.abatch([GetOp(*PLACE)])
+
+
+async def test_texts_of_a_list_arrive_as_they_are(postgres_dsn: str) -> None:
+    texts = Texts(["", "a", "NULL", '{"a,b"}', "é\U0001f98c\\", "\x01"])
+    pool = await connected_pool(postgres_dsn, max_size=1, timeout_seconds=5)
+    try:
+        async with pool.connection() as connection:
+            for given in (texts, Texts()):
+                cursor = await connection.execute("SELECT %b, array_length(%b, 1)", [given, given])
+                assert await cursor.fetchone() == (list(given), len(given) or None)
+    finally:
+        await pool.close()

@@ -13,6 +13,7 @@ import orjson
 from .._extras import extra
 from .._sync import BorrowedLoop, LoopThread, Runner
 from ..errors import ConfigError, StoreUnavailableError
+from .postgres_texts import know_texts
 from .shared import SharedDatabase
 
 with extra("postgres"):
@@ -223,6 +224,7 @@ async def _configure(connection: Connection) -> None:
     """jsonb writes 1e300 with 301 digits, of which the standard library makes an integer that no JSON holds."""
     set_json_loads(orjson.loads, connection)
     connection.prepared_max = _MOST_PREPARED
+    know_texts(connection)
 
 
 def is_lost(error: psycopg.OperationalError) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._drivers.kept_postgres import KeptConnections
 from .._drivers.pipelined_postgres import Rows, Statement, fetched
 from .._drivers.postgres import COLLIDED, connected_pool, is_lost
+from .._drivers.postgres_texts import Texts
 from .._extras import extra
 from ..errors import ConfigError, StoreUnavailableError
 from .backend import Backend
@@ -292,8 +293,8 @@ def _restore(statements: Statements, items: Sequence[Restored], on_conflict: OnC
     )
 
 
-def _at(places: Sequence[Place]) -> dict[str, list[str]]:
-    return {"namespaces": [place.namespace for place in places], "keys": [place.key for place in places]}
+def _at(places: Sequence[Place]) -> dict[str, Texts]:
+    return {"namespaces": Texts(place.namespace for place in places), "keys": Texts(place.key for place in places)}
 
 
 def _one(write: Write) -> dict[str, Any]:
@@ -302,11 +303,11 @@ def _one(write: Write) -> dict[str, Any]:
     return {**write.place._asdict(), "document": (write.document or b"").decode(), "ttl": ttl}
 
 
-def _many(writes: Sequence[Write]) -> dict[str, list[str]]:
+def _many(writes: Sequence[Write]) -> dict[str, Texts]:
     return {
         **_at([write.place for write in writes]),
-        "documents": [(write.document or b"{}").decode() for write in writes],
-        "ttls": ["" if write.ttl is None else str(write.ttl) for write in writes],
+        "documents": Texts((write.document or b"{}").decode() for write in writes),
+        "ttls": Texts("" if write.ttl is None else str(write.ttl) for write in writes),
     }
 
 

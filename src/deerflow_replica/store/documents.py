@@ -16,7 +16,8 @@ MAX_DOCUMENT_BYTES = 16 * 2**20
 _MAX_DEPTH = 200  # orjson writes 254
 _EXACT_BELOW = 2.0**53
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
-_DOUBTFUL = re.compile(rb"\\u0000|[0-9]e|[0-9]{16}\.0")  # U+0000, and floats of 2**53 and more
+_ZERO = b"\\u0000"  # U+0000
+_LARGE = re.compile(rb"[0-9](?:e|[0-9]{15}\.0)")  # floats of 2**53 and more; what begins with a set is found fastest
 
 
 def encoded(value: Mapping[str, Any], *, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
@@ -42,7 +43,7 @@ def _at_once(value: Any) -> bytes | None:
         is_plain = orjson.loads(document) == value
     except (orjson.JSONEncodeError, orjson.JSONDecodeError, RecursionError):
         return None
-    return document if is_plain and not _DOUBTFUL.search(document) else None
+    return document if is_plain and _ZERO not in document and not _LARGE.search(document) else None
 
 
 def _checked(value: Any) -> bytes:

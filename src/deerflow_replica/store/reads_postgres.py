@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import Any
 
 from .._drivers.pipelined_postgres import Rows, Statement
+from .._drivers.postgres_texts import Texts
 from .sql_postgres import Statements
 from .values import Count, Get, ListNamespaces, Read, Row, Search
 
@@ -53,7 +54,7 @@ class Reads:
             self._ask(self._statements.fixed("get_one", **get.place._asdict(), live=self._live), _one_item(place))
         elif gets:
             each = [get.place for get in gets.values()]
-            namespaces, keys = [place.namespace for place in each], [place.key for place in each]
+            namespaces, keys = Texts(place.namespace for place in each), Texts(place.key for place in each)
             asked = self._statements.fixed("get", namespaces=namespaces, keys=keys, live=self._live)
             self._ask(asked, _items(list(gets)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._drivers.pipelined_postgres import Statement
+from .._drivers.postgres_texts import Texts
 from .._drivers.statements import load_statements, quoted
 from .embedding import Embedder, TextIndex
 from .listing import first_labels
@@ -86,10 +87,10 @@ class Statements:
         """Plain searches; each row begins with the place of its search, from 1. The rows of one are in its order."""
         return self.fixed(
             "pages",
-            prefixes=[search.prefix for search in searches],
-            ends=[_end(search) for search in searches],
-            limits=[str(search.limit) for search in searches],
-            offsets=[str(search.offset) for search in searches],
+            prefixes=Texts(search.prefix for search in searches),
+            ends=Texts(map(_end, searches)),
+            limits=Texts(str(search.limit) for search in searches),
+            offsets=Texts(str(search.offset) for search in searches),
             live=live,
         )
 
