@@ -106,7 +106,7 @@ async def test_a_value_can_be_read_in_the_collection(
     await store.aput(("a", "b"), "k", {"name": "x", "in": {"n": [1, 2.5]}}, ttl=1)
     found = await client[mongo_database].store.find_one({"namespace": "a.b", "value.name": "x"})
     assert found is not None
-    assert found["value"] == {"name": "x", "in": {"n": [1, 2.5]}}
+    assert found["value"] == {"name": "x", "in": {"n": [1, 2.5]}, "%put": found["value"]["%put"]}
     assert found["key"] == "k"
     assert found["expires_at"] - found["updated_at"] == found["ttl"] == 60_000_000
 

@@ -7,6 +7,7 @@ hold as it is (large values may grow beyond its limit, it is 100 levels deep at 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ _MAX_INT = 2**63 - 1
 _EXACT_BELOW = 2**53
 _BIG_INT = "%int"  # no escaped names: there "%" is always followed by two digits, or stands alone
 _INNER_LIST = "%list"  # directly in a list: FerretDB stores none
+_PUT = "%put"  # of the whole value; FerretDB writes no document whose values are the old one's, whatever their names
 _SPECIAL = re.compile(r"[$.%]")
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
@@ -34,14 +36,16 @@ def to_stored(document: bytes) -> Any:
     if len(document) > _LARGEST_AS_DOCUMENT:
         return document.decode()
     try:
-        return _escaped(orjson.loads(document), 0)
+        return _escaped(orjson.loads(document), 0) | {_PUT: secrets.randbits(53)}
     except _TooDeepError:
         return document.decode()
 
 
 def from_stored(stored: Any) -> bytes | str:
     """The value as JSON."""
-    return stored if isinstance(stored, str) else orjson.dumps(_plain(stored))
+    if isinstance(stored, str):
+        return stored
+    return orjson.dumps({_plain_name(name): _plain(one) for name, one in stored.items() if name != _PUT})
 
 
 def prefilter(condition: AllOf) -> dict[str, Any]:

@@ -121,6 +121,26 @@ class ItemContract(StoreFixtures):
             with pytest.raises(ValueError):  # noqa: PT011  # the words are free
                 await call
 
+    async def test_a_put_replaces_the_whole_value(self, store: SharedStore) -> None:
+        """However alike they are."""
+        alike: tuple[dict[str, Any], ...] = (
+            {"a": 1, "b": None},
+            {"a": 1, "c": None},
+            {"a": 1.0, "c": None},
+            {"a": True, "c": None},
+            {"in": {"a": 1}},
+            {"in": {"b": 1}},
+            {"in": [{"a": 1}]},
+            {"in": [{"b": 1}]},
+            {},
+        )
+        for value in alike:
+            await store.aput(("a",), "k", value)
+            item = await store.aget(("a",), "k")
+            assert item is not None
+            assert item.value == value
+            assert types_of(item.value) == types_of(value)
+
     async def test_stamps(self, store: SharedStore) -> None:
         before = datetime.now(UTC)
         await store.aput(("a",), "k", {"n": 1})
