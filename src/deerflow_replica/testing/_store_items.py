@@ -13,6 +13,7 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, Item, PutOp, Sear
 
 from ..store.base import SharedStore
 from ._store_common import BAD_KEYS, BAD_NAMESPACES, BAD_VALUES, HOSTILE_KEYS, HOSTILE_LABELS, StoreFixtures
+from ._store_plain import types_of
 
 
 class ItemContract(StoreFixtures):
