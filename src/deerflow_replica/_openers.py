@@ -10,7 +10,7 @@ from ._drivers.databases import Databases
 from ._reach import reach_all
 from .config import AppConfig
 from .config.targets import Target, target_of
-from .counters.opening import open_model_counters
+from .counters.opening import model_health, open_model_counters
 from .memory.opening import open_memory_storage
 from .runs.registry.opening import run_registry
 from .store.opening import open_store
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
 
     from .counters.base import ModelCounters
+    from .counters.health import ModelHealth
     from .memory.base import MemoryStorage
     from .runs.registry.base import RunRegistry
     from .stream.base import StreamBridge
@@ -59,6 +60,7 @@ class Parts:
     memory: MemoryStorage
     threads: ThreadMap
     counters: ModelCounters
+    health: ModelHealth
     checkpointer: BaseCheckpointSaver[Any]
     runs: RunRegistry
 
@@ -82,8 +84,10 @@ async def open_parts(config: AppConfig, replica_id: str, borrowed: Borrowed, sta
         threads = await enter(open_thread_map(config, databases=databases))
     if counters is None:
         counters = await enter(open_model_counters(config, databases=databases, replica_id=replica_id))
+    health = model_health(config, counters)
+    stack.push_async_callback(health.close)
     runs = await enter(run_registry(config, databases))
-    return Parts(bridge, store, memory, threads, counters, checkpointer, runs)
+    return Parts(bridge, store, memory, threads, counters, health, checkpointer, runs)
 
 
 async def _reached(config: AppConfig, borrowed: Borrowed, stack: AsyncExitStack) -> StreamBridge:

@@ -17,7 +17,7 @@ from ._checks import CheckResult, check_parts
 from ._openers import Borrowed, Parts, open_parts
 from .config import AppConfig
 from .context import DeerFlowContext
-from .errors import ReplicaError
+from .errors import ConfigError, ReplicaError
 from .runs.events import requested_modes
 from .runs.manager import RunManager
 from .runs.registry.base import RunRegistry
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
 
     from .counters.base import ModelCounters
+    from .counters.health import ModelHealth
     from .memory.base import MemoryStorage
     from .stream.base import StreamBridge, StreamItem
     from .threads.base import ThreadMap
@@ -102,6 +103,10 @@ class Replica:
         return self._parts.counters
 
     @property
+    def health(self) -> ModelHealth:
+        return self._parts.health
+
+    @property
     def checkpointer(self) -> BaseCheckpointSaver[Any]:
         """LangGraph's own saver. Runs write through one of their own, over the same connections."""
         return self._parts.checkpointer
@@ -113,21 +118,24 @@ class Replica:
     def middleware(
         self, extra: Sequence[AgentMiddleware[Any, Any]] = (), *, models: Mapping[str, BaseChatModel] | None = None
     ) -> list[AgentMiddleware[Any, Any]]:
-        """New middlewares in the right order: ownership, `extra`, memory and, innermost, the counter.
+        """New middlewares in the right order: ownership, `extra`, memory, routing (with `models`), the counter.
 
-        So the counter sees each attempt and the model finally chosen. `ValueError` for `models`: routing is not
-        available yet.
+        So the counter sees each attempt and the model finally chosen. `models` are what calls may be routed to, by the
+        names they count under. `ConfigError` for a counter in `extra`: each call would count twice.
         """
         from .middleware.counter import ModelCounterMiddleware
         from .middleware.memory import MemoryMiddleware
         from .middleware.ownership import ThreadOwnershipMiddleware
+        from .middleware.routing import ModelRoutingMiddleware
 
         self._check_open()
-        if models is not None:
-            raise ValueError("models: routing is not available yet")
+        if any(isinstance(one, ModelCounterMiddleware) for one in extra):
+            raise ConfigError("extra: a ModelCounterMiddleware is there already, innermost; a second would count twice")
         before = [ThreadOwnershipMiddleware(self.threads), *extra, MemoryMiddleware(self.memory)]
-        counted = self._config.model_feedback.enabled
-        return [*before, ModelCounterMiddleware(self.counters)] if counted else before
+        if not self._config.model_feedback.enabled:
+            return before
+        routing = [] if models is None else [ModelRoutingMiddleware(self.health, models)]
+        return [*before, *routing, ModelCounterMiddleware(self.counters, models=models)]
 
     def context(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models import FakeListChatModel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
@@ -20,6 +22,7 @@ from deerflow_replica.config import AppConfig
 from deerflow_replica.context import DeerFlowContext
 from deerflow_replica.counters.inmemory import InMemoryModelCounters
 from deerflow_replica.errors import ConfigError, ReplicaError, RunConflictError, ThreadOwnershipError
+from deerflow_replica.middleware import ModelCounterMiddleware
 from deerflow_replica.replica import Replica, open_replica
 from deerflow_replica.stream import END_SENTINEL, InMemoryStreamBridge
 from deerflow_replica.threads.inmemory import InMemoryThreadMap
@@ -243,8 +246,39 @@ async def test_middlewares_are_new_ordered_and_follow_the_config(tmp_path: Path)
         assert all(one is not other for one, other in zip(first, second, strict=True))
         with pytest.raises(ValueError, match="models"):
             replica.middleware(models={})
+        routed = replica.middleware(models={"m": FakeListChatModel(responses=["x"])})
+        assert [type(one).__name__ for one in routed][-2:] == ["ModelRoutingMiddleware", "ModelCounterMiddleware"]
+        with pytest.raises(ConfigError, match="ModelCounterMiddleware"):
+            replica.middleware([ModelCounterMiddleware(replica.counters)])
     async with open_replica(in_memory(tmp_path, model_feedback={"enabled": False})) as replica:
-        assert "ModelCounterMiddleware" not in [type(one).__name__ for one in replica.middleware()]
+        counted = {"ModelRoutingMiddleware", "ModelCounterMiddleware"}
+        models = {"m": FakeListChatModel(responses=["x"])}
+        assert not counted & {type(one).__name__ for one in replica.middleware(models=models)}
+        assert replica.health.state("m").state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("written", "threshold", "seconds"),
+    [
+        ({}, 5, 30),
+        ({"circuit_breaker": {"failure_threshold": 2, "recovery_timeout_sec": 7}}, 2, 7),
+        ({"circuit_breaker": {"failure_threshold": 3}}, 3, 60),
+        ({"circuit_breaker": {"recovery_timeout_sec": 0}}, 5, 1),
+        ({"circuit_breaker": {"recovery_timeout_sec": 900}}, 5, 900),
+        ({"model_feedback": {"health": {"failure_threshold": 4, "open_seconds": 12, "jitter": 0}}}, 4, 12),
+    ],
+)
+async def test_health_is_as_the_config_says(
+    tmp_path: Path, written: dict[str, Any], threshold: int, seconds: float
+) -> None:
+    async with open_replica(in_memory(tmp_path, **written)) as replica:
+        for _ in range(threshold - 1):
+            replica.counters.record("m", "failure", error_type="transient")
+        assert replica.health.state("m").state == "closed"
+        replica.counters.record("m", "failure", error_type="transient")
+        until = replica.health.state("m").open_until
+        assert until is not None
+        assert seconds - 1 < until - time.time() < seconds * 1.1 + 1
 
 
 async def test_config_and_context_are_the_very_objects(tmp_path: Path) -> None:

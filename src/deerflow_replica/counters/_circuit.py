@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 State = Literal["closed", "open", "half_open"]
-Released = Literal["success", "failure", "abandoned"]
+ReleaseOutcome = Literal["success", "failure", "abandoned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def leased(circuit: Circuit, token: str, now: float, policy: Policy) -> Circuit:
     return replace(circuit, lease=token, lease_until=now + policy.lease_seconds)
 
 
-def released(circuit: Circuit, token: str, outcome: Released, opening: Opening, policy: Policy) -> Circuit:
+def released(circuit: Circuit, token: str, outcome: ReleaseOutcome, opening: Opening, policy: Policy) -> Circuit:
     """Unchanged for a lease that is lost. `opening` is what a failure means, and tells the time."""
     if circuit.lease != token or opening.at >= circuit.lease_until:
         return circuit

@@ -42,6 +42,9 @@ class Followers:
         if worker is not None:
             self._waiting.append(worker)
 
+    def remove(self, hear: Hear) -> None:
+        self._hearing = tuple(one for one in self._hearing if one is not hear)
+
     def tell(self, *event: Any) -> None:
         for hear in self._hearing:
             try:

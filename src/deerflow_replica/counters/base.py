@@ -25,6 +25,7 @@ from ._flusher import Flusher
 from ._followers import Followers, Hear
 from ._inputs import check_deltas, check_keys, check_settings
 from ._ledger import BUCKET_SECONDS, Ledger, Snapshot, checked_name
+from ._runs import CountedRuns
 from .values import Durability, ModelFeedbackRow, ModelTotals, ModelWindow, Outcome, Sentiment
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class ModelCounters(ABC):
         self._flush_interval_seconds = flush_interval_seconds
         self._flusher: Flusher | None = None
         self._followers = Followers()
+        self._runs = CountedRuns()
         self._opening = AnyLoopLock()
         self._flushing = asyncio.Lock()
         self._tries = 0
@@ -285,6 +287,9 @@ class ModelCounters(ABC):
         self._followers.add(hear, worker if self._is_shared else None)
         if self._state == "open":
             self._followers.start()
+
+    def _unfollow(self, hear: Hear) -> None:
+        self._followers.remove(hear)
 
     # For backends
 

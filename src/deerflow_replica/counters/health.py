@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any, get_args
 
 from ..errors import StoreUnavailableError
-from ._circuit import NEVER_OPENED, Circuit, Opening, Policy, Released, State, leased, opened, released, state_of
+from ._circuit import NEVER_OPENED, Circuit, Opening, Policy, State, leased, opened, released, state_of
+from ._circuit import ReleaseOutcome as ReleaseOutcome
 from ._flusher import Flusher
 from ._health_inputs import check_health_settings
 from ._ledger import BUCKET_SECONDS
@@ -67,7 +68,7 @@ class ModelHealth:
     the fleet gets a probe, for `lease_seconds` at most. Its success closes the circuit for everyone.
 
     While the store is away, what this process saw decides, and nothing here raises for it. It needs no closing: the
-    counters end it. `ValueError` for settings that make no sense.
+    counters end it, or `close`. `ValueError` for settings that make no sense.
     """
 
     def __init__(
@@ -110,16 +111,17 @@ class ModelHealth:
         self._in_a_row: dict[str, int] = {}
         self._failed_at: dict[str, float] = {}  # monotonic: the windows of these models are looked at
         self._openings: dict[str, list[Opening]] = {}  # seen here, not yet in the store
-        self._releases: list[tuple[Permit, Released]] = []
+        self._releases: list[tuple[Permit, ReleaseOutcome]] = []
         self._offset = time.time() - time.monotonic()
         self._refreshed_at = -math.inf
         self._is_away = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._news = threading.Event()
-        refresher = Flusher(
+        self._hearing = _hearing(self)
+        self._refresher = Flusher(
             self._refresh_in_background, wake=self._news, interval_seconds=refresh_seconds, name="health"
         )
-        counters._follow(_hearing(self), refresher)
+        counters._follow(self._hearing, self._refresher)
 
     # What is known
 
@@ -148,6 +150,12 @@ class ModelHealth:
     def refresh_sync(self) -> None:
         """`refresh` for a caller without a loop, or on the thread of another one."""
         self._runner.call(self._refresh())
+
+    async def close(self) -> None:
+        """Hear and share nothing any more; closing the counters does the same."""
+        self._counters._unfollow(self._hearing)
+        self._refresher.stop()
+        await asyncio.to_thread(self._refresher.join)
 
     # Leave to call a model
 
@@ -180,7 +188,7 @@ class ModelHealth:
         names = _named(models)
         return next(filter(None, map(self.acquire_sync, names)), None) or self._forced(names)
 
-    async def release(self, permit: Permit, outcome: Released) -> None:
+    async def release(self, permit: Permit, outcome: ReleaseOutcome) -> None:
         """Say how a probe ended; other permits need no word. Carried through when cancelled.
 
         `success` closes the circuit for everyone, `failure` opens it longer, `abandoned` lets somebody else try at
@@ -190,13 +198,13 @@ class ModelHealth:
         if permit.token is not None:
             await self._shielded(self._runner.acall(self._release(permit, outcome)))
 
-    def release_sync(self, permit: Permit, outcome: Released) -> None:
+    def release_sync(self, permit: Permit, outcome: ReleaseOutcome) -> None:
         """`release` without a loop, or on the thread of a busy one."""
         _check_outcome(outcome)
         if permit.token is not None:
             self._runner.call(self._release(permit, outcome))
 
-    def release_soon(self, permit: Permit, outcome: Released) -> None:
+    def release_soon(self, permit: Permit, outcome: ReleaseOutcome) -> None:
         """`release` for who cannot wait: the next `refresh` does it."""
         _check_outcome(outcome)
         if permit.token is not None:
@@ -275,7 +283,7 @@ class ModelHealth:
             return Permit(name, probe=True, token=token)
         return Permit(name) if circuit.open_until is None else None
 
-    async def _release(self, permit: Permit, outcome: Released) -> None:
+    async def _release(self, permit: Permit, outcome: ReleaseOutcome) -> None:
         token = permit.token or ""
 
         def rule(circuit: Circuit, now: float) -> Circuit:
@@ -440,5 +448,5 @@ def _retry_after(seconds: object) -> float | None:
 
 
 def _check_outcome(outcome: str) -> None:
-    if outcome not in get_args(Released):
-        raise ValueError(f"a permit is released with {', '.join(get_args(Released))}, not {outcome!r}")
+    if outcome not in get_args(ReleaseOutcome):
+        raise ValueError(f"a permit is released with {', '.join(get_args(ReleaseOutcome))}, not {outcome!r}")

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from .base import ModelCounters
+from .health import ModelHealth
 from .inmemory import InMemoryModelCounters
 
 if TYPE_CHECKING:
@@ -25,6 +26,21 @@ async def open_model_counters(
     """
     async with _built(config, databases, replica_id) as counters:
         yield counters
+
+
+def model_health(config: AppConfig, counters: ModelCounters) -> ModelHealth:
+    """The health of `model_feedback.health`; where `circuit_breaker` is written, that says what it can say."""
+    settings = config.model_feedback.health.model_dump()
+    if "circuit_breaker" in config.model_fields_set:
+        breaker = config.circuit_breaker
+        own = config.model_feedback.health.model_fields_set
+        # DeerFlow takes any integer; a circuit that is open for no time at all is none.
+        seconds = float(max(1, breaker.recovery_timeout_sec))
+        given = {"failure_threshold": breaker.failure_threshold, "open_seconds": seconds}
+        settings |= {name: value for name, value in given.items() if name not in own}
+        if "max_open_seconds" not in own:
+            settings["max_open_seconds"] = max(settings["max_open_seconds"], settings["open_seconds"])
+    return ModelHealth(counters, **settings)
 
 
 def _built(config: AppConfig, databases: Databases | None, replica_id: str | None) -> ModelCounters:

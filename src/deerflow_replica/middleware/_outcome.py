@@ -8,7 +8,10 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 
-_LONGEST_NAME = 256
+from ..counters.health import ReleaseOutcome
+from ..counters.outcome import Classification, classify
+
+LONGEST_NAME = 256
 
 
 def names_by_identity(models: Mapping[str, object] | None) -> dict[int, str]:
@@ -24,7 +27,7 @@ def model_name_of(model: object, names: Mapping[int, str]) -> str:
     for attribute in ("name", "model_name", "model"):
         name = _attribute(model, attribute)
         if isinstance(name, str) and (stripped := name.strip()):
-            return stripped[:_LONGEST_NAME].rstrip()
+            return stripped[:LONGEST_NAME].rstrip()
     return type(model).__name__
 
 
@@ -50,3 +53,20 @@ def usage_of(response: Any) -> Mapping[str, Any] | None:
 def usage_of_error(error: BaseException) -> Mapping[str, Any] | None:
     """The token usage of an answer that came, but did not parse."""
     return usage_of(getattr(error, "ai_message", None))
+
+
+def ending_of(error: BaseException) -> ReleaseOutcome:
+    """What a probe that ended with `error` says about the model."""
+    found = classify(error)
+    if found.outcome == "parse_error":
+        return "success"
+    return "failure" if _is_against(found) else "abandoned"
+
+
+def is_worth_another(error: BaseException) -> bool:
+    """Whether another model may do better; none would with a request that was refused for what it is."""
+    return _is_against(classify(error))
+
+
+def _is_against(found: Classification) -> bool:
+    return found.outcome == "failure" and found.kind != "request"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
+from uuid import UUID
 
 from langchain.agents.middleware import AgentMiddleware, AgentState
 from langchain.agents.middleware.types import ModelCallResult, ModelRequest, ModelResponse
 from langchain_core.language_models import BaseChatModel
 
 from ..context import DeerFlowContext
+from ..counters._runs import CountedRuns
 from ..counters.base import ModelCounters
 from ..counters.outcome import classify
+from ._carrying import Hearing, carrying
 from ._outcome import model_name_of, names_by_identity, usage_of, usage_of_error
 
 Request = ModelRequest[DeerFlowContext]
@@ -43,7 +47,8 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
     ) -> ModelCallResult[Any]:
         started = perf_counter()
         try:
-            response = handler(request)
+            with self._named():
+                response = handler(request)
         except BaseException as error:
             self._count(request, perf_counter() - started, error=error)
             raise
@@ -57,12 +62,27 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
     ) -> ModelCallResult[Any]:
         started = perf_counter()
         try:
-            response = await handler(request)
+            with self._named():
+                response = await handler(request)
         except BaseException as error:
             await self._acount(request, perf_counter() - started, error=error)
             raise
         await self._acount(request, perf_counter() - started, response)
         return response
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Tell the callbacks of these counters which calls they need not count, where there are any."""
+        runs = self._counters._runs
+        if not runs.are_asked_for:
+            yield
+            return
+        naming = _Naming(runs)
+        try:
+            with carrying(naming):
+                yield
+        finally:
+            runs.forget(naming.named)
 
     def _count(
         self, request: Request, seconds: float, response: object = None, *, error: BaseException | None = None
@@ -104,6 +124,24 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
             "error_type": found.kind,
             "retry_after_seconds": found.retry_after_seconds,
         }
+
+
+class _Naming(Hearing):
+    """Names the calls that are counted outside of them."""
+
+    def __init__(self, runs: CountedRuns) -> None:
+        self.named: list[UUID] = []
+        self._runs = runs
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **details: Any) -> None:
+        self._name(run_id)
+
+    def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **details: Any) -> None:
+        self._name(run_id)
+
+    def _name(self, run_id: UUID) -> None:
+        self.named.append(run_id)
+        self._runs.name(run_id)
 
 
 def _not_counted(error: Exception) -> None:
