@@ -99,6 +99,12 @@ _DIFFERENT = (
     "test_a_cursor_belongs_to_one_list",
     "test_filters",
     "test_a_walk_beside_writers",
+    "test_a_thread_that_expired_is_deleted_as_of_then",
+    "test_pages_leave_out_what_has_expired",
+    "test_an_update_that_touches_nothing",
+    "test_what_is_removed_goes_last",
+    "test_pages_of_what_matches",
+    "test_ids_of_others_are_not_shown",
     "test_any_loop_and_any_thread",
     "test_a_sync_call_on_the_loop_that_opened_the_map",
 )

@@ -63,8 +63,7 @@ class RedisDatabase(SharedDatabase):
         self._timeout_seconds = timeout_seconds
         self._batches: _Batches | None = None
         self._scripts: list[Script] = []
-        self._owns_loop = client is None
-        self.runner: Runner = LoopThread("deerflow-replica-redis") if self._owns_loop else BorrowedLoop()
+        self.runner: Runner = LoopThread("deerflow-replica-redis") if client is None else BorrowedLoop()
 
     def know(self, *scripts: Script) -> None:
         """Scripts that may be called from now on; a server that does not know one is given its text."""
@@ -119,10 +118,6 @@ class RedisDatabase(SharedDatabase):
         if self._batches is None:
             raise StoreUnavailableError(f"{self._server.name} is not open here: it was closed, or never opened")
         return self._batches
-
-    def _give_back(self) -> None:
-        if self._owns_loop:
-            super()._give_back()
 
 
 class _Call(NamedTuple):

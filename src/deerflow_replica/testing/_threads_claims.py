@@ -93,6 +93,26 @@ class ClaimContract(ThreadMapFixtures):
         assert claims[0].record == claims[3].record == await threads.get("new", user_id="ann")
         assert await threads.claim_many([], "ann") == []
 
+    async def test_claim_many_gives_each_its_own_fields(self, threads: ThreadMap, other: ThreadMap) -> None:
+        claims = await threads.claim_many(["a", "b"], "ann", status="busy", display_name="x", metadata={"l": []})
+        for claim in claims:
+            assert claim.record == await other.get(claim.thread_id, user_id="ann")
+        assert await threads.update("a", user_id="ann", metadata={"l": [1]})
+        untouched = await other.get("b", user_id="ann")
+        assert untouched == claims[1].record
+
+    async def test_many_at_once_are_none(self, threads: ThreadMap) -> None:
+        assert await threads.owners_of([]) == {}
+        assert await threads.owners_of(["missing"]) == {}
+        await threads.claim("t", "ann")
+        assert await threads.owners_of(iter(["t", "missing", "t"])) == {"t": "ann"}
+
+    async def test_the_longest_names(self, threads: ThreadMap, other: ThreadMap) -> None:
+        fields = {"assistant_id": "ü" * 255, "display_name": "\U0001f98c" * 1024, "status": "ä" * 64}
+        record = await claimed(threads, "\U0001f98c" * 255, "ü" * 255, **fields)
+        assert {name: getattr(record, name) for name in fields} == fields
+        assert (await other.list("ü" * 255)).items == (record,)
+
     async def test_claim_many_takes_a_thousand(self, threads: ThreadMap) -> None:
         ids = [f"t{number}" for number in range(1000)]
         assert all(claim.created for claim in await threads.claim_many(ids, "ann"))
@@ -149,6 +169,7 @@ class ClaimContract(ThreadMapFixtures):
             threads.transfer("t", bad, "bob"),
             threads.transfer("t", "ann", bad),
             threads.delete("t", user_id=bad),
+            *([] if bad is None else [threads.check_access("t", bad)]),
         )
         for call in calls:
             with pytest.raises(ValueError, match=r"_id"):
@@ -163,14 +184,17 @@ class ClaimContract(ThreadMapFixtures):
         anyone: Any = ANY_USER
         for call in (
             threads.claim("n", anyone),
+            threads.claim_many(["n"], anyone),
             threads.hold("n", anyone),
             threads.list(anyone),
             threads.count(anyone),
+            threads.transfer("t", anyone, "bob"),
+            threads.transfer("t", "ann", anyone),
+            threads.check_access("t", anyone),
         ):
             with pytest.raises(ValueError, match="user_id"):
                 await call
-        with pytest.raises(ValueError, match="user_id"):
-            await threads.check_access("t", anyone)
+        assert await threads.owner_of("n") is None
         assert await threads.delete("t", user_id=ANY_USER) is True
 
     async def test_a_forgotten_user_is_a_type_error(self, threads: ThreadMap) -> None:
@@ -231,6 +255,7 @@ class ClaimContract(ThreadMapFixtures):
         before = await claimed(threads, "t", "ann", metadata={"a": 1})
         assert await threads.transfer("t", "bob", "cat") is False
         assert await threads.transfer("t", "ann", "bob", if_version=2) is False
+        assert await threads.transfer("t", "ann", "ann", if_version=2) is False
         assert await threads.transfer("t", "ann", "ann") is True
         assert await threads.get("t", user_id="ann") == before
         assert await threads.transfer("t", "ann", "bob", if_version=1) is True
@@ -241,6 +266,9 @@ class ClaimContract(ThreadMapFixtures):
         assert (after.created_at, after.updated_at) == (before.created_at, before.updated_at)
         assert [await other.count(user) for user in ("ann", "bob")] == [0, 1]
         assert await other.claim("t", "ann") == _REFUSED
+        for order in ("created_at", "updated_at"):
+            assert (await other.list("bob", sort_by=order)).items == (after,)
+            assert (await other.list("ann", sort_by=order)).items == ()
 
     async def test_one_of_many_transfers_wins(self, threads: ThreadMap, other: ThreadMap) -> None:
         await threads.claim("t", "ann")

@@ -30,10 +30,11 @@ HOSTILE_IDS = (
     "ü",  # one character
     "u\u0308",  # the same letter in two
     "\U0001f98c",
+    "\x80",  # the first character after those that are refused
     "\uffff",
     "x" * 255,
 )
-BAD_IDS: tuple[Any, ...] = ("", "x" * 256, "a\x00b", "a\nb", "a\x7f", "\ud800", None, 7, b"t", ["t"])
+BAD_IDS: tuple[Any, ...] = ("", "x" * 256, "a\x00b", "a\nb", "\x1f", "a\x7f", "\ud800", None, 7, True, b"t", ["t"])
 
 
 class ThreadMapFixtures(Contract):

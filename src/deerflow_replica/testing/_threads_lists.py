@@ -55,6 +55,32 @@ class ListContract(ThreadMapFixtures):
         assert await _ids(threads, offset=2**80) == []
         assert (await threads.list("nobody")).items == ()
 
+    @pytest.mark.parametrize("order", _ORDERS, ids=lambda order: "-".join(order.values()))
+    async def test_pages_of_what_matches(self, threads: ThreadMap, order: dict[str, Any]) -> None:
+        for number in range(20):
+            await threads.claim(
+                f"t{number:02}", "ann", status="x" if number % 2 else "idle", metadata={"n": number % 3}
+            )
+        whole = await _ids(threads, **order)
+        ids = [f"t{number:02}" for number in range(3, 15)]
+        queries: dict[str, Any] = {
+            "status": ({"status": "x"}, lambda number: number % 2 == 1),
+            "metadata": ({"metadata": {"n": 0}}, lambda number: number % 3 == 0),
+            "ids": ({"ids": [*ids, "missing"]}, lambda number: 3 <= number < 15),
+            "all": ({"status": "x", "metadata": {"n": 0}, "ids": ids}, lambda number: number in (3, 9)),
+        }
+        for query, holds in queries.values():
+            expected = [thread_id for thread_id in whole if holds(int(thread_id[1:]))]
+            for limit in (1, 3, len(expected), 1000):
+                assert await walked(threads, "ann", limit=limit, **query, **order) == expected
+            assert await _ids(threads, limit=2, offset=1, **query, **order) == expected[1:3]
+
+    async def test_ids_of_others_are_not_shown(self, threads: ThreadMap) -> None:
+        await threads.claim_many(["a", "b"], "ann")
+        await threads.claim("hers", "bob")
+        await threads.delete("b", user_id="ann")
+        assert await _ids(threads, ids=["a", "b", "hers", "missing"]) == ["a"]
+
     async def test_a_cursor_survives_its_thread(self, threads: ThreadMap) -> None:
         await threads.claim_many(["a", "b", "c", "d"], "ann")
         page = await threads.list("ann", limit=2, sort_order="asc")

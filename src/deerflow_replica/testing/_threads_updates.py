@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,24 @@ class UpdateContract(ThreadMapFixtures):
         still = await threads.update("t", user_id="ann", status="s", touch=False)
         assert still is not None
         assert (still.updated_at, still.version) == (record.updated_at, 30)
+
+    async def test_an_update_that_touches_nothing(self, threads: ThreadMap) -> None:
+        record = await claimed(threads, "t", "ann", metadata={"a": 1})
+        assert await threads.update("t", user_id="ann", touch=False) == replace(record, version=2)
+
+    async def test_what_is_removed_goes_last(self, threads: ThreadMap) -> None:
+        await threads.claim("t", "ann", metadata={"a": {"x": 1}, "b": 2})
+        merged = await threads.update("t", user_id="ann", metadata={"a": {"y": 1}, "c": 3}, remove_metadata=["b", "c"])
+        assert merged is not None
+        assert merged.metadata == {"a": {"y": 1}}
+        replaced = await threads.update(
+            "t", user_id="ann", metadata={"d": 4, "e": 5}, replace_metadata=True, remove_metadata=["e"]
+        )
+        assert replaced is not None
+        assert replaced.metadata == {"d": 4}
+        emptied = await threads.update("t", user_id="ann", replace_metadata=True)
+        assert emptied is not None
+        assert emptied.metadata == {}
 
     async def test_touch_is_an_update_without_fields(self, threads: ThreadMap) -> None:
         record = await claimed(threads, "t", "ann", metadata={"a": 1}, ttl_seconds=100)
@@ -152,6 +171,18 @@ class UpdateContract(ThreadMapFixtures):
                 await call
         assert await threads.get("t", user_id="ann") == before
         assert await threads.owner_of("n") is None
+
+    async def test_the_largest_metadata(self, threads: ThreadMap, other: ThreadMap) -> None:
+        """Bytes of UTF-8, with the quotes and the braces."""
+        largest = {"a": "ü" * ((65_536 - len('{"a":""}')) // 2)}
+        await threads.claim("t", "ann", metadata=largest)
+        record = await other.get("t", user_id="ann")
+        assert record is not None
+        assert record.metadata == largest
+        with pytest.raises(ValueError, match="65536"):
+            await threads.claim("n", "ann", metadata={"a": f"{largest['a']}a"})
+        with pytest.raises(ValueError, match="65536"):
+            await threads.update("t", user_id="ann", metadata={"b": 1})
 
     async def test_a_merge_that_grows_too_large(self, threads: ThreadMap) -> None:
         before = await claimed(threads, "t", "ann", metadata={"a": "x" * 40_000})

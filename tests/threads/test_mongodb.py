@@ -1,0 +1,93 @@
+"""What only MongoDB has: documents, indexes, a borrowed client, and a server that goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient, MongoClient
+
+from deerflow_replica.errors import ConfigError, StoreUnavailableError
+from deerflow_replica.threads import MongoThreadMap
+from mongo_server import CannotBuildError, FerretDB
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_indexes_serve_both_orders_and_both_sweeps(mongo_url: str, mongo_database: str) -> None:
+    async with MongoThreadMap(mongo_url, database=mongo_database, collection="owners") as threads:
+        await threads.setup()
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        found = client[mongo_database]["owners"].index_information()
+    keys = {name: [field for field, _ in index["key"]] for name, index in found.items()}
+    assert keys == {
+        "_id_": ["_id"],
+        "by_updated": ["tenant", "user_id", "live", "updated_at", "thread_id"],
+        "by_created": ["tenant", "user_id", "live", "created_at", "thread_id"],
+        "by_expires": ["tenant", "live", "expires_at"],
+        "by_deleted": ["tenant", "live", "deleted_at"],
+    }
+
+
+async def test_a_tombstone_keeps_id_and_owner_only(mongo_url: str, mongo_database: str) -> None:
+    async with MongoThreadMap(mongo_url, database=mongo_database) as threads:
+        await threads.claim("t", "ann", metadata={"secret": 1}, display_name="secret", assistant_id="secret")
+        await threads.delete("t", user_id="ann")
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        (document,) = client[mongo_database]["user_thread_mappings"].find()
+    assert "secret" not in str(document)
+    assert (document["_id"], document["user_id"], document["live"]) == ("default:t", "ann", False)
+
+
+async def test_a_borrowed_client_is_left_open(mongo_url: str, mongo_database: str) -> None:
+    async with AsyncMongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
+        async with MongoThreadMap(client=client, database=mongo_database) as threads:
+            assert (await threads.claim("t", "ann")).created
+            assert await asyncio.to_thread(threads.runner.call, threads.owner_of("t")) == "ann"
+            with pytest.raises(RuntimeError, match="loop"):
+                await asyncio.to_thread(lambda: asyncio.run(threads.owner_of("t")))
+        assert (await client.admin.command("ping"))["ok"]
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "$a", "a/b", "x" * 64, None], ids=repr)
+def test_bad_databases(name: Any) -> None:
+    with pytest.raises(ValueError, match="database"):
+        MongoThreadMap("mongodb://h", database=name)
+
+
+@pytest.mark.parametrize("name", ["", "$a", "a$", "system.x", ".a", "a..b", "a\x00", "x" * 121, None], ids=repr)
+def test_bad_collections(name: Any) -> None:
+    with pytest.raises(ValueError, match="collection"):
+        MongoThreadMap("mongodb://h", collection=name)
+
+
+async def test_a_bad_url() -> None:
+    with pytest.raises(ConfigError) as refused:
+        async with MongoThreadMap("mongodb://u:ge/heim@h"):
+            raise AssertionError("it opened")
+    assert "heim" not in str(refused.value)
+
+
+def test_neither_or_both() -> None:
+    with pytest.raises(ValueError, match="either"):
+        MongoThreadMap()
+
+
+async def test_a_server_that_goes_and_comes_back() -> None:
+    try:
+        server = FerretDB()
+    except CannotBuildError as error:
+        pytest.skip(str(error))
+    with server:
+        async with MongoThreadMap(server.url, operation_timeout_seconds=2) as threads:
+            await threads.claim("t", "ann")
+            server.kill()
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match="MongoDB"):
+                await threads.owner_of("t")
+            assert time.monotonic() - started < 4
+            server.start()
+            assert await threads.owner_of("t") == "ann"
+            assert not (await threads.claim("t", "bob")).granted
