@@ -20,17 +20,12 @@ settings.register_profile("ci", settings.get_profile("local"), derandomize=True,
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A test that left a process behind fails the run, unless it is spread over several processes itself."""
-    if session.config.getoption("numprocesses", None) or hasattr(session.config, "workerinput"):
-        return
+@pytest.fixture(scope="session", autouse=True)
+def no_process_stays() -> Iterator[None]:
+    """A test that left a process behind fails the run. The first fixture, so the last to be torn down."""
+    yield
     left = [f"{pid}: {command}" for pid, command in child_processes() if "multiprocessing" not in command]
-    if left:
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line("\nprocesses left behind by tests:\n  " + "\n  ".join(left), red=True)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    assert not left, f"processes left behind by tests: {left}"
 
 
 def child_processes() -> Iterator[tuple[int, str]]:
