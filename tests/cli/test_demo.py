@@ -18,6 +18,7 @@ CHECKS = {
     "events_lost",
     "events_duplicated",
     "rejoined_at_other_replica",
+    "facts_at_both_replicas",
     "seconds_to_terminal_event",
     "model_counters",
     "user_threads",
@@ -69,7 +70,7 @@ def test_without_the_servers_one_process_shows_what_it_can(folder: Path) -> None
     assert outcome["mode"] == "single"
     assert all(check["ok"] for check in outcome["checks"])
     skipped = {skip["name"]: skip["reason"] for skip in outcome["skipped"]}
-    assert set(skipped) == {"rejoined_at_other_replica", "seconds_to_terminal_event"}
+    assert set(skipped) == {"rejoined_at_other_replica", "facts_at_both_replicas", "seconds_to_terminal_event"}
     assert {check["name"] for check in outcome["checks"]} == CHECKS - set(skipped)
     assert "pip install 'deerflow-replica[embedded]'" in skipped["rejoined_at_other_replica"]
 

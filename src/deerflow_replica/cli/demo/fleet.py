@@ -60,7 +60,7 @@ def _write_config(folder: Path, *, postgres_url: str, redis_url: str) -> Path:
     sections = {
         "database": {"backend": "postgres", "postgres_url": postgres_url},
         "stream_bridge": {"type": "redis", "redis_url": redis_url},
-        "memory": {"backend_config": {"storage_path": str(folder / "memory")}},
+        "memory": {"storage": "store"},
     }
     path.write_text(yaml.safe_dump(sections), encoding="utf-8")
     path.chmod(0o600)

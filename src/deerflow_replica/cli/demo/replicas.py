@@ -106,9 +106,10 @@ async def measure(progress: Progress) -> tuple[Check, ...]:
     progress.step("starting PostgreSQL, Valkey and two replicas")
     async with running_fleet() as fleet, User.of(fleet, "alice") as alice, User.of(fleet, "bob") as bob:
         cut = await _cut_in_mid_stream(fleet, alice, progress)
+        shared = await _told_and_asked(fleet, alice, progress)
         killed = await _kill_in_mid_run(fleet, alice, progress)
         progress.step("reading counters, threads and memory at the replica that is left")
-        return (*cut, killed, *await _shared_state(alice, bob))
+        return (*cut, shared, killed, *await _shared_state(alice, bob))
 
 
 async def _cut_in_mid_stream(fleet: Fleet, user: User, progress: Progress) -> tuple[Check, ...]:
@@ -125,6 +126,26 @@ async def _cut_in_mid_stream(fleet: Fleet, user: User, progress: Progress) -> tu
         Check("events_duplicated", "and sees none of them twice", duplicated, 0, duplicated == 0, "doubled"),
         Check("rejoined_at_other_replica", "it goes on at the other replica", rejoined, True, rejoined),
     )
+
+
+async def _told_and_asked(fleet: Fleet, user: User, progress: Progress) -> Check:
+    """A cut connection is opened anew at the next replica."""
+    progress.step("each replica is told a fact, and asked for all of them")
+    told, known = set[str](), dict[str, set[str]]()
+    for fact in ("reads novels", "sings alto", "has a cat"):
+        fleet.proxy.cut()
+        seen = Seen()
+        async for _ in user.talk(await user.create_thread(), fact, 2, seen):
+            pass
+        told.add(seen.replicas[0])
+    for _ in user.facts:
+        fleet.proxy.cut()
+        report = await _report(user)
+        known[report["replica_id"]] = set(report["facts"])
+    shared = sum(facts == user.facts for facts in known.values())
+    ok = len(told) == shared == len(fleet.pids)
+    promise = "a fact told to one replica is known at both"
+    return Check("facts_at_both_replicas", promise, shared, len(fleet.pids), ok, "replicas")
 
 
 async def _kill_in_mid_run(fleet: Fleet, user: User, progress: Progress) -> Check:
@@ -156,7 +177,7 @@ async def _shared_state(alice: User, bob: User) -> tuple[Check, ...]:
     return (
         Check("model_counters", "the fleet's count of model calls is exact", calls, answers, exact, "calls"),
         Check("user_threads", "only a user's own threads are listed", len(own), len(alice.threads), listed, "threads"),
-        Check("memory_facts", "every replica's facts are remembered", len(facts), len(alice.facts), kept, "facts"),
+        Check("memory_facts", "what a killed replica kept is remembered", len(facts), len(alice.facts), kept, "facts"),
     )
 
 

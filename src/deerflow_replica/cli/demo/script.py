@@ -68,6 +68,7 @@ class ScriptedChatModel(BaseChatModel):
 class ReportState(TypedDict, total=False):
     """What the fleet knows, as the replica that answers sees it."""
 
+    replica_id: str
     model_calls: int
     facts: list[str]
 
@@ -90,6 +91,7 @@ def make_report(replica: Replica) -> Any:
         user_id = resolve_context(runtime).user_id
         document = await asyncio.to_thread(replica.memory.load, user_id=user_id)
         return {
+            "replica_id": replica.replica_id,
             "model_calls": totals[MODEL_NAME].call_count if MODEL_NAME in totals else 0,
             "facts": sorted(str(fact["content"]) for fact in document["facts"]),
         }

@@ -12,7 +12,7 @@ from ...stream import END_SENTINEL, StreamEvent
 from .report import Check, Progress, Skipped
 from .script import MODEL_NAME, make_agent, script
 
-NEEDS_REPLICAS = ("rejoined_at_other_replica", "seconds_to_terminal_event")
+NEEDS_REPLICAS = ("rejoined_at_other_replica", "facts_at_both_replicas", "seconds_to_terminal_event")
 
 
 def skipped(reason: str) -> tuple[Skipped, ...]:
