@@ -25,7 +25,8 @@ Event = tuple[str, str, Any]
 class NaiveRedisBridge:
     def __init__(self, url: str, prefix: str, *, queue_maxsize: int, ttl_seconds: int = 86400) -> None:
         # By itself redis-py 8 gives up a quiet reader after five seconds, and has room for a hundred.
-        self._redis = Redis.from_url(url, decode_responses=True, socket_timeout=None, max_connections=10**6)
+        limits: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": None, "max_connections": 10**6}
+        self._redis = Redis.from_url(url, decode_responses=True, **limits)
         self._prefix = prefix
         self._maxlen = queue_maxsize
         self._ttl_seconds = ttl_seconds

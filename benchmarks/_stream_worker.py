@@ -160,9 +160,9 @@ async def read(load: Load, meter: Meter) -> dict[str, Any]:
     async with bridge_of(load) as bridge:
         gc.collect()
         before = memory_bytes()
-        active = [Reader(bridge, f"run{number}", late) for number in range(load.runs) for _ in range(load.readers)]
-        idle = [Reader(bridge, name, late) for name in idle_names(load)]
-        await begun(active + ([] if load.absent else idle))
+        names = [f"run{number}" for number in range(load.runs) for _ in range(load.readers)]
+        active = await arrived(bridge, names, late)
+        idle = await arrived(bridge, idle_names(load), late, are_absent=load.absent)
         await asyncio.sleep(SETTLING_SECONDS if load.idle else 0)
         gc.collect()
         held = memory_bytes() - before
@@ -203,6 +203,16 @@ class Reader:
             if self.has_begun:
                 late.append(time.monotonic_ns() - data["t"])
             self.has_begun = True
+
+
+async def arrived(bridge: Any, names: list[str], late: list[int], *, are_absent: bool = False) -> list[Reader]:
+    """Readers come a hundred at a time: a server does not take a thousand new connections at once."""
+    readers: list[Reader] = []
+    for start in range(0, len(names), 100):
+        new = [Reader(bridge, name, late) for name in names[start : start + 100]]
+        readers += new
+        await begun([] if are_absent else new)
+    return readers
 
 
 async def begun(readers: list[Reader]) -> None:

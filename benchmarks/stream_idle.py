@@ -21,7 +21,7 @@ from _stream_worker import Load
 
 COUNTS = (0, 100, 1000, 2000, 5000, 10_000)
 NAIVE_LIMIT = 5000  # it has a connection for every reader: more than a server takes by default
-SECONDS = 20.0
+SECONDS = 15.0
 BRIDGES = ("naive", "pubsub", "xread")
 MEASURES = ("CPU, % of a core", "trips to the server a second", "connections", "memory, MiB")
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
