@@ -28,7 +28,7 @@ from gateway.serving import Clients, by_header, served
 from proxy import cutting_proxy
 from waiting import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 TESTS = Path(__file__).parent.parent
 

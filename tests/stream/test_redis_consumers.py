@@ -14,7 +14,7 @@ import pytest
 from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
 from deerflow_replica.testing._stream_common import publish_all, read, reading, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Make = Callable[..., RedisStreamBridge]
 
 

@@ -15,7 +15,7 @@ from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge
 from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
 from proxy import CuttingProxy, Link, cutting_proxy
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Make = Callable[..., RedisStreamBridge]
 
 

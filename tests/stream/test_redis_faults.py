@@ -17,7 +17,7 @@ from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStrea
 from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
 from proxy import CuttingProxy, cutting_proxy
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Push = Literal["pubsub", "xread"]
 Make = Callable[..., RedisStreamBridge]
 

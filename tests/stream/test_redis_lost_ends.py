@@ -15,7 +15,7 @@ from deerflow_replica.errors import StreamEndedError
 from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge, StreamGap
 from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Make = Callable[..., RedisStreamBridge]
 
 

@@ -17,7 +17,7 @@ import pytest
 from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge, StreamEvent
 from deerflow_replica.testing._stream_common import numbers, read, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Push = Literal["pubsub", "xread"]
 SCRIPT = Path(__file__).with_name("stream_process.py")
 

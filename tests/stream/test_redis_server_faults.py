@@ -18,7 +18,7 @@ from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStrea
 from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Make = Callable[..., RedisStreamBridge]
 NOT_NOW = {
     "LOADING": b"-LOADING Redis is loading the dataset in memory\r\n",

@@ -23,7 +23,7 @@ from deerflow_replica.testing._stream_common import numbers, publish_all, read, 
 from redis_servers import Node, SentinelNode, TlsRedis, tls_front
 from waiting import eventually_sync
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Make = Callable[..., RedisStreamBridge]
 
 # What the bridge asks of a server; everything else can be forbidden.
