@@ -17,7 +17,9 @@ from deerflow_replica.config import AppConfig
 from deerflow_replica.counters import (
     InMemoryModelCounters,
     ModelCounters,
+    MongoModelCounters,
     PostgresModelCounters,
+    RedisModelCounters,
     SqliteModelCounters,
     open_model_counters,
 )
@@ -71,10 +73,37 @@ async def test_not_enabled_counts_in_this_process_only() -> None:
         assert isinstance(counters, InMemoryModelCounters)
 
 
-@pytest.mark.parametrize(("kind", "url"), [("redis", "redis://h"), ("mongo", "mongodb://h")])
-async def test_what_is_not_there_yet_is_named_with_its_key(kind: str, url: str) -> None:
-    with pytest.raises(ConfigError, match=r"model_feedback\.type"):
-        async with open_model_counters(config(type=kind, connection_string=url)):
+async def test_redis_under_the_named_prefix(redis_url: str, key_prefix: str) -> None:
+    named = config(type="redis", connection_string=redis_url, redis_key_prefix=key_prefix)
+    async with open_model_counters(named, databases=Databases()) as counters:
+        assert isinstance(counters, RedisModelCounters)
+        await counts_something(counters)
+    async with RedisModelCounters(redis_url, key_prefix=key_prefix) as again:
+        assert (await again.totals())["m"].call_count == 1
+
+
+async def test_mongodb_in_the_named_collection(mongo_url: str, mongo_database: str) -> None:
+    named = config(type="mongo", connection_string=mongo_url, mongo_database=mongo_database, mongo_collection="mine")
+    async with open_model_counters(named, databases=Databases()) as counters:
+        assert isinstance(counters, MongoModelCounters)
+        await counts_something(counters)
+    async with MongoModelCounters(mongo_url, database=mongo_database, collection="mine") as again:
+        assert (await again.totals())["m"].call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"type": "redis", "connection_string": "http://h"}, "connection_string"),
+        ({"type": "mongo", "connection_string": "mongodb://h:port/"}, "connection_string"),
+        ({"type": "mongo", "connection_string": "mongodb://h/", "mongo_database": "a b"}, "mongo_database"),
+        ({"type": "mongo", "connection_string": "mongodb://h/", "mongo_collection": "a$b"}, "mongo_collection"),
+        ({"type": "redis", "connection_string": "redis://h", "redis_key_prefix": "a{}"}, "redis_key_prefix"),
+    ],
+)
+async def test_what_cannot_be_meant_is_named_with_its_key(section: dict[str, str], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"model_feedback.{key}"):
+        async with open_model_counters(config(**section)):
             raise AssertionError("it opened")
 
 

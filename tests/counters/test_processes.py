@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from deerflow_replica.counters import ModelCounters, PostgresModelCounters, SqliteModelCounters
+from deerflow_replica.counters import (
+    ModelCounters,
+    MongoModelCounters,
+    PostgresModelCounters,
+    RedisModelCounters,
+    SqliteModelCounters,
+)
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -23,25 +29,32 @@ WORKER = Path(__file__).with_name("worker.py")
 INTERVAL_SECONDS = 0.2  # the worker's
 BUSY_MACHINE_SECONDS = 1.5  # what a flush may take, and its thread may wait for its turn, while other tests run
 
-PLACES = pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+PLACES = pytest.mark.parametrize("kind", ["sqlite", "postgres", "redis", "mongo"])
 
 
 @pytest.fixture
 def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     if kind == "sqlite":
         return {"path": str(tmp_path / "counters.db")}
+    if kind == "redis":
+        return {"redis_url": request.getfixturevalue("redis_url"), "key_prefix": request.getfixturevalue("key_prefix")}
+    if kind == "mongo":
+        return {"uri": request.getfixturevalue("mongo_url"), "database": request.getfixturevalue("mongo_database")}
     return {"dsn": request.getfixturevalue("postgres_dsn"), "schema": request.getfixturevalue("postgres_schema")}
 
 
 @asynccontextmanager
 async def opened(place: dict[str, str]) -> AsyncIterator[ModelCounters]:
-    built = (
-        SqliteModelCounters(place["path"])
-        if "path" in place
-        else PostgresModelCounters(place["dsn"], schema=place["schema"])
-    )
-    async with built as counters:
+    async with built(place) as counters:
         yield counters
+
+
+def built(place: Any) -> ModelCounters:
+    if "path" in place:
+        return SqliteModelCounters(**place)
+    if "redis_url" in place:
+        return RedisModelCounters(**place)
+    return MongoModelCounters(**place) if "uri" in place else PostgresModelCounters(**place)
 
 
 def start(place: dict[str, str], *arguments: object) -> subprocess.Popen[bytes]:

@@ -14,7 +14,13 @@ import threading
 import time
 from typing import Any
 
-from deerflow_replica.counters import ModelCounters, PostgresModelCounters, SqliteModelCounters
+from deerflow_replica.counters import (
+    ModelCounters,
+    MongoModelCounters,
+    PostgresModelCounters,
+    RedisModelCounters,
+    SqliteModelCounters,
+)
 
 INTERVAL_SECONDS = 0.2
 PAUSE_SECONDS = 0.001
@@ -24,6 +30,10 @@ def build(place: str, **common: Any) -> ModelCounters:
     where = json.loads(place)
     if "path" in where:
         return SqliteModelCounters(where["path"], **common)
+    if "redis_url" in where:
+        return RedisModelCounters(**where, **common)
+    if "uri" in where:
+        return MongoModelCounters(**where, **common)
     return PostgresModelCounters(where["dsn"], schema=where["schema"], **common)
 
 

@@ -12,7 +12,9 @@ from .outcome import Classification, classify
 from .values import LatencyHistogram, ModelFeedbackRow, ModelTotals, ModelWindow
 
 if TYPE_CHECKING:
+    from .mongodb import MongoModelCounters
     from .postgres import PostgresModelCounters
+    from .redis import RedisModelCounters
     from .sqlite import SqliteModelCounters
 
 __all__ = [
@@ -25,8 +27,10 @@ __all__ = [
     "ModelHealth",
     "ModelTotals",
     "ModelWindow",
+    "MongoModelCounters",
     "Permit",
     "PostgresModelCounters",
+    "RedisModelCounters",
     "SqliteModelCounters",
     "classify",
     "open_model_counters",
@@ -35,6 +39,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Backends with a driver are imported when they are asked for."""
+    if name == "MongoModelCounters":
+        from .mongodb import MongoModelCounters
+
+        return MongoModelCounters
+    if name == "RedisModelCounters":
+        from .redis import RedisModelCounters
+
+        return RedisModelCounters
     if name == "PostgresModelCounters":
         from .postgres import PostgresModelCounters
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .base import ModelCounters
 from .health import ModelHealth
 from .inmemory import InMemoryModelCounters
@@ -13,6 +14,13 @@ from .inmemory import InMemoryModelCounters
 if TYPE_CHECKING:
     from .._drivers.databases import Databases
     from ..config import AppConfig
+    from ..config.targets import Target
+
+_KEYS = {
+    "database": "model_feedback.mongo_database",
+    "collection": "model_feedback.mongo_collection",
+    "key_prefix": "model_feedback.redis_key_prefix",
+}
 
 
 @asynccontextmanager
@@ -21,10 +29,18 @@ async def open_model_counters(
 ) -> AsyncIterator[ModelCounters]:
     """Open the counters of section `model_feedback`, and close them at the end; in this process only if not `enabled`.
 
-    Raises `ConfigError` for a type that is not available yet, `MissingExtraError` when its driver is not installed,
+    Raises `ConfigError` for names and addresses that cannot be meant, `MissingExtraError` when its driver is not installed,
     `StoreUnavailableError` when the server is away. `databases` shares connections with other parts of a replica.
     """
-    async with _built(config, databases, replica_id) as counters:
+    from ..config.targets import problem_at, target_of
+
+    target = target_of(config, "model_feedback")
+    async with AsyncExitStack() as stack:
+        try:
+            counters = await stack.enter_async_context(_built(config, target, databases, replica_id))
+        except ConfigError as error:
+            (problem,) = error.problems
+            raise problem_at(config, _KEYS.get(problem.key, target.key), problem.message) from None
         yield counters
 
 
@@ -43,9 +59,7 @@ def model_health(config: AppConfig, counters: ModelCounters) -> ModelHealth:
     return ModelHealth(counters, **settings)
 
 
-def _built(config: AppConfig, databases: Databases | None, replica_id: str | None) -> ModelCounters:
-    from ..config.targets import problem_at, target_of
-
+def _built(config: AppConfig, target: Target, databases: Databases | None, replica_id: str | None) -> ModelCounters:
     section = config.model_feedback
     common: dict[str, Any] = {
         "durability": section.durability,
@@ -56,7 +70,6 @@ def _built(config: AppConfig, databases: Databases | None, replica_id: str | Non
     }
     if not section.enabled:
         return InMemoryModelCounters(**common)
-    target = target_of(config, "model_feedback")
     if target.kind == "memory":
         return InMemoryModelCounters(**common)
     if target.kind == "sqlite":
@@ -70,4 +83,17 @@ def _built(config: AppConfig, databases: Databases | None, replica_id: str | Non
         shared_pool = databases.postgres(target.url) if databases and target.url else None
         where: dict[str, Any] = {"schema": target.schema, "table": section.table, "_database": shared_pool}
         return PostgresModelCounters(target.url, **where, **common)
-    raise problem_at(config, "model_feedback.type", f"{target.kind} is not available yet")
+    if target.kind == "redis":
+        from .redis import RedisModelCounters
+
+        shared_connection = databases.redis(target.url) if databases else None
+        return RedisModelCounters(
+            target.url, key_prefix=section.redis_key_prefix, _database=shared_connection, **common
+        )
+    from .mongodb import MongoModelCounters
+
+    shared_client = databases.mongo(target.url) if databases else None
+    collection = section.mongo_collection or section.table
+    return MongoModelCounters(
+        target.url, database=section.mongo_database, collection=collection, _database=shared_client, **common
+    )
