@@ -16,7 +16,7 @@ from .._sync import AnyLoopLock, Runner
 from ..errors import StoreUnavailableError
 from . import inputs, rules, validation
 from .paging import Filters, Query, binding, position, write_cursor
-from .rules import Changes, NewThread, Row, Rule
+from .rules import Changes, Inserted, NewThread, Row, Rule
 from .values import UNSET, AnyUser, Claim, SortBy, SortOrder, ThreadPage, ThreadRecord, Unset
 
 T = TypeVar("T")
@@ -120,9 +120,8 @@ class ThreadMap(ABC):
             return True
         new = inputs.new_thread(user, None, None, "idle", None, self._ttl)
         rows = {} if row is None else {key: row}
-        return (await self._settled([key], new, now, rows, await self._insert_missing([key], new, now, rows)))[
-            key
-        ].granted
+        claims = await self._settled([key], new, now, rows, await self._insert_missing([key], new, rows))
+        return claims[key].granted
 
     async def claim_many(
         self,
@@ -287,11 +286,11 @@ class ThreadMap(ABC):
 
     @abstractmethod
     async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
-        """The store's clock and the rows that exist, in one round trip."""
+        """The store's clock (or anything, where no row exists) and the rows that exist, in one round trip."""
 
     @abstractmethod
-    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
-        """Insert `new` under each key that has no row; the keys that this call inserted. Never replaces."""
+    async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
+        """Insert `new` under each key that has no row. Never replaces."""
 
     @abstractmethod
     async def _change(self, key: str, rule: Rule[T]) -> T:
@@ -313,24 +312,24 @@ class ThreadMap(ABC):
     async def _sweep(self, limit: int, change: str) -> int:
         """Bury up to `limit` expired rows as of their expiry, drop old tombstones; the number of buried rows."""
 
-    async def _read_or_insert(self, keys: Sequence[str], new: NewThread) -> tuple[int, dict[str, Row], set[str]]:
-        """The store's clock, the rows that exist, and the keys that this call inserted; for one round trip."""
+    async def _read_or_insert(self, keys: Sequence[str], new: NewThread) -> tuple[int, dict[str, Row], Inserted]:
+        """What `_read` tells, and what was inserted where there was no row; for a backend to do in one round trip."""
         now, rows = await self._read(keys)
-        return now, rows, await self._insert_missing(keys, new, now, rows)
+        return now, rows, await self._insert_missing(keys, new, rows)
 
-    async def _insert_missing(self, keys: Sequence[str], new: NewThread, now: int, rows: Mapping[str, Row]) -> set[str]:
+    async def _insert_missing(self, keys: Sequence[str], new: NewThread, rows: Mapping[str, Row]) -> Inserted:
         missing = [key for key in keys if key not in rows]
-        return await self._insert(missing, new, now) if missing else set()
+        return await self._insert(missing, new) if missing else Inserted(0, set())
 
     async def _claim_all(self, keys: builtins.list[str], new: NewThread) -> dict[str, Claim]:
         self._check_open()
         return await self._settled(keys, new, *await self._read_or_insert(keys, new)) if keys else {}
 
     async def _settled(
-        self, keys: builtins.list[str], new: NewThread, now: int, rows: Mapping[str, Row], inserted: set[str]
+        self, keys: builtins.list[str], new: NewThread, now: int, rows: Mapping[str, Row], inserted: Inserted
     ) -> dict[str, Claim]:
         """What was not inserted (own and foreign ones, lost races, old tombstones) is settled one by one."""
-        claims = {key: Claim(key, True, True, rules.record_of(new.row(key, now))) for key in inserted}
+        claims = {key: Claim(key, True, True, rules.record_of(new.row(key, inserted.at))) for key in inserted.keys}
         for key in keys:
             if key not in claims:
                 claims[key] = await self._settle(key, new, now, rows.get(key))

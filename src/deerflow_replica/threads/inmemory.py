@@ -14,7 +14,7 @@ from .base import ThreadMap
 from .clock import microseconds
 from .filters import matches
 from .paging import Filters, Query
-from .rules import NewThread, Row, Rule
+from .rules import Inserted, NewThread, Row, Rule
 from .values import SortBy
 
 T = TypeVar("T")
@@ -62,13 +62,13 @@ class InMemoryThreadMap(ThreadMap):
             rows = self._own().rows
             return self._clock(), {key: rows[key] for key in keys if key in rows}
 
-    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
+    async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
         with self._lock:
-            mine = self._own()
+            now, mine = self._clock(), self._own()
             missing = [key for key in keys if key not in mine.rows]
             for key in missing:
                 mine.store(new.row(key, now))
-            return set(missing)
+            return Inserted(now, set(missing))
 
     async def _change(self, key: str, rule: Rule[T]) -> T:
         with self._lock:

@@ -15,7 +15,7 @@ from .base import ThreadMap
 from .filters import metadata_matches
 from .mongo_rows import beyond, document_of, expired, id_of, matching, of_user, row_of, rows_of, unexpired
 from .paging import Filters, Query
-from .rules import NewThread, Row, Rule
+from .rules import Inserted, NewThread, Row, Rule
 from .validation import collection_name, database_name
 
 with extra("mongodb"):
@@ -82,18 +82,16 @@ class MongoThreadMap(ThreadMap):
 
         return await self._asked(work)
 
-    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
-        documents = [document_of(self._tenant, new.row(key, now)) for key in keys]
-
-        async def work(threads: Collection, _: int) -> set[str]:
+    async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
+        async def work(threads: Collection, now: int) -> Inserted:
             try:
-                await threads.insert_many(documents, ordered=False)
+                await threads.insert_many([document_of(self._tenant, new.row(key, now)) for key in keys], ordered=False)
             except BulkWriteError as error:
                 failed = error.details["writeErrors"]
                 if any(one["code"] != _DUPLICATE_KEY for one in failed):
                     raise
-                return set(keys) - {keys[one["index"]] for one in failed}
-            return set(keys)
+                return Inserted(now, set(keys) - {keys[one["index"]] for one in failed})
+            return Inserted(now, set(keys))
 
         return await self._asked(work)
 

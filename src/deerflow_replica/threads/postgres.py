@@ -9,8 +9,9 @@ from .._drivers.postgres import PostgresDatabase
 from .._drivers.statements import quoted
 from .base import ThreadMap
 from .paging import Filters, Query
-from .rules import NewThread, Outcome, Row, Rule
+from .rules import Inserted, NewThread, Outcome, Row, Rule
 from .sql import page_parameters, row_parameters, statements_of
+from .validation import MAX_MICROSECONDS
 
 if TYPE_CHECKING:
     from .._drivers.postgres import Connection, Pool
@@ -67,12 +68,13 @@ class PostgresThreadMap(ThreadMap):
             found = await self._fetch("read_one", {"key": keys[0]})
         else:
             found = await self._fetch("read", {"keys": list(keys)})
-        return found[0][0], {values[1]: Row(*values[1:]) for values in found if values[1] is not None}
+        return found[0][0] if found else 0, {values[1]: Row(*values[1:]) for values in found}
 
-    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
+    async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
         # Sorted, so that two inserts of many rows wait for each other in one direction only.
-        parameters = row_parameters(self._tenant, new.row("", now)) | {"keys": sorted(keys)}
-        return {key for (key,) in await self._fetch("insert", parameters)}
+        parameters = {**new._asdict(), "keys": sorted(keys), "latest": MAX_MICROSECONDS}
+        found = await self._fetch("claim", parameters)
+        return Inserted(found[0][1] if found else 0, {key for key, _ in found})
 
     async def _change(self, key: str, rule: Rule[T]) -> T:
         async def work(connection: Connection) -> T:
@@ -80,7 +82,7 @@ class PostgresThreadMap(ThreadMap):
                 async with connection.transaction():
                     now, row = await self._locked(connection, key)
                     outcome = rule(now, row)
-                    if await self._store(connection, key, row, outcome):
+                    if await self._store(connection, row, outcome):
                         return outcome.answer
 
         return await self._database.execute(work)
@@ -120,11 +122,11 @@ class PostgresThreadMap(ThreadMap):
         [(now, *values)] = await cursor.fetchall()
         return now, None if values[0] is None else Row(*values)
 
-    async def _store(self, connection: Connection, key: str, row: Row | None, outcome: Outcome[T]) -> bool:
+    async def _store(self, connection: Connection, row: Row | None, outcome: Outcome[T]) -> bool:
         """False when another replica inserted the row after it was found missing."""
         if outcome.row is not None and row is None:
-            parameters = row_parameters(self._tenant, outcome.row) | {"keys": [key]}
-            return (await connection.execute(self._sql("insert"), parameters)).rowcount == 1
+            inserted = await connection.execute(self._sql("insert"), row_parameters(self._tenant, outcome.row))
+            return inserted.rowcount == 1
         if outcome.row is not None:
             await connection.execute(self._sql("replace"), row_parameters(self._tenant, outcome.row))
         return True

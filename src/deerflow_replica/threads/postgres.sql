@@ -30,16 +30,18 @@ CREATE INDEX IF NOT EXISTS {by_expires} ON {table} (tenant, expires_at) WHERE de
 CREATE INDEX IF NOT EXISTS {by_deleted} ON {table} (tenant, deleted_at) WHERE deleted_at IS NOT NULL
 
 -- name: read
-SELECT clock.now, thread_id, user_id, assistant_id, display_name, status, metadata,
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+       thread_id, user_id, assistant_id, display_name, status, metadata,
        created_at, updated_at, version, ttl, expires_at, deleted_at, change
-FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS clock
-LEFT JOIN {table} ON tenant = %(tenant)s AND thread_id = ANY(%(keys)s::text[])
+FROM {table}
+WHERE tenant = %(tenant)s AND thread_id = ANY(%(keys)s::text[])
 
 -- name: read_one
-SELECT clock.now, thread_id, user_id, assistant_id, display_name, status, metadata,
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+       thread_id, user_id, assistant_id, display_name, status, metadata,
        created_at, updated_at, version, ttl, expires_at, deleted_at, change
-FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS clock
-LEFT JOIN {table} ON tenant = %(tenant)s AND thread_id = %(key)s
+FROM {table}
+WHERE tenant = %(tenant)s AND thread_id = %(key)s
 
 -- name: read_locked
 WITH locked AS MATERIALIZED (
@@ -53,15 +55,23 @@ WITH locked AS MATERIALIZED (
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, locked.*
 FROM (SELECT 1) AS always LEFT JOIN locked ON true
 
+-- name: claim
+WITH clock AS MATERIALIZED (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now)
+INSERT INTO {table} (tenant, thread_id, user_id, assistant_id, display_name, status, metadata,
+                     created_at, updated_at, version, ttl, expires_at, change)
+SELECT %(tenant)s, key, %(user_id)s, %(assistant_id)s::text, %(display_name)s::text, %(status)s, %(metadata)s,
+       now, now, 1, %(ttl)s::bigint,
+       CASE WHEN %(ttl)s::bigint IS NOT NULL THEN least(now + %(ttl)s::bigint, %(latest)s::bigint) END, %(change)s
+FROM clock, unnest(%(keys)s::text[]) AS key
+ON CONFLICT DO NOTHING
+RETURNING thread_id, created_at
+
 -- name: insert
 INSERT INTO {table} (tenant, thread_id, user_id, assistant_id, display_name, status, metadata,
                      created_at, updated_at, version, ttl, expires_at, deleted_at, change)
-SELECT %(tenant)s, key, %(user_id)s, %(assistant_id)s::text, %(display_name)s::text, %(status)s, %(metadata)s,
-       %(created_at)s::bigint, %(updated_at)s::bigint, %(version)s::bigint, %(ttl)s::bigint,
-       %(expires_at)s::bigint, %(deleted_at)s::bigint, %(change)s
-FROM unnest(%(keys)s::text[]) AS key
+VALUES (%(tenant)s, %(thread_id)s, %(user_id)s, %(assistant_id)s, %(display_name)s, %(status)s, %(metadata)s,
+        %(created_at)s, %(updated_at)s, %(version)s, %(ttl)s, %(expires_at)s, %(deleted_at)s, %(change)s)
 ON CONFLICT DO NOTHING
-RETURNING thread_id
 
 -- name: replace
 UPDATE {table}

@@ -12,7 +12,7 @@ from .base import ThreadMap
 from .filters import matches, selected
 from .paging import Filters, Query, position, start
 from .redis_rows import ThreadKeys, beyond, claim_arguments, id_of, row_of, text_of
-from .rules import NewThread, Row, Rule
+from .rules import Inserted, NewThread, Row, Rule
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -80,7 +80,11 @@ class RedisThreadMap(ThreadMap):
 
         return await self._database.execute(work)
 
-    async def _read_or_insert(self, keys: Sequence[str], new: NewThread) -> tuple[int, dict[str, Row], set[str]]:
+    async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
+        _, _, inserted = await self._read_or_insert(keys, new)
+        return inserted
+
+    async def _read_or_insert(self, keys: Sequence[str], new: NewThread) -> tuple[int, dict[str, Row], Inserted]:
         names = [self._keys.rows, *self._keys.of_user(new.user_id)]
         command = CLAIM.command(names, [*claim_arguments(new), *keys])
 
@@ -90,11 +94,7 @@ class RedisThreadMap(ThreadMap):
 
         now, *found = await self._database.execute(work)
         rows = {key: row_of(key, text) for key, text in zip(keys, found, strict=True) if text is not None}
-        return int(now), rows, set(keys) - rows.keys()
-
-    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
-        _, _, inserted = await self._read_or_insert(keys, new)
-        return inserted
+        return int(now), rows, Inserted(int(now), set(keys) - rows.keys())
 
     async def _change(self, key: str, rule: Rule[T]) -> T:
         async def work(ask: Ask) -> T:

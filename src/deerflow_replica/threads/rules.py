@@ -81,6 +81,13 @@ class NewThread(NamedTuple):
         )
 
 
+class Inserted(NamedTuple):
+    """What one insert made: the store's time of it, and the ids."""
+
+    at: int
+    keys: set[str]
+
+
 class Changes(NamedTuple):
     """The fields of an update."""
 

@@ -13,7 +13,7 @@ from .base import ThreadMap
 from .clock import microseconds
 from .filters import metadata_matches
 from .paging import Filters, Query
-from .rules import NewThread, Row, Rule
+from .rules import Inserted, NewThread, Row, Rule
 from .sql import page_parameters, row_parameters, statements_of
 
 T = TypeVar("T")
@@ -64,9 +64,12 @@ class SqliteThreadMap(ThreadMap):
         rows = await self._database.read(lambda connection: self._rows(connection, keys))
         return self._clock(), rows
 
-    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
-        row = new.row("", now)
-        return await self._database.write(lambda connection: self._inserted(connection, keys, row))
+    async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
+        def work(connection: sqlite3.Connection) -> Inserted:
+            now = self._clock()
+            return Inserted(now, self._inserted(connection, keys, new.row("", now)))
+
+        return await self._database.write(work)
 
     async def _change(self, key: str, rule: Rule[T]) -> T:
         def work(connection: sqlite3.Connection) -> T:

@@ -17,7 +17,7 @@ from .base import ThreadMap
 from .clock import microseconds
 from .filters import matches
 from .paging import Filters, Query, start
-from .rules import NewThread, Row, Rule
+from .rules import Inserted, NewThread, Row, Rule
 from .thread_meta_rows import changed_metadata, row_of
 from .validation import one_of
 from .values import ANY_USER, AnyUser, Claim, ThreadRecord
@@ -124,8 +124,8 @@ class ThreadMetaThreadMap(ThreadMap):
     async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
         return microseconds(), {key: row for key in keys if (row := await self._row(key)) is not None}
 
-    async def _insert(self, keys: Sequence[str], new: NewThread, now: int) -> set[str]:
-        return {key for key in keys if (await self._made(key, new))[1]}
+    async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
+        return Inserted(microseconds(), {key for key in keys if (await self._made(key, new))[1]})
 
     async def _claim_all(self, keys: builtins.list[str], new: NewThread) -> dict[str, Claim]:
         self._check_open()
