@@ -196,6 +196,28 @@ async def test_what_is_silent_is_read_apart(make: Make, monkeypatch: pytest.Monk
             assert (await silent()).data == number
 
 
+async def test_what_is_silent_costs_nothing(make: Make, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read on a new connection gives what is known once more, to be compared: that is no news."""
+    monkeypatch.setattr(blocking, "_COLD_AFTER_SECONDS", 0.1)
+    async with make() as reader, make() as writer, reading(reader, "clock", heartbeat_interval=1.2) as tick:
+        waiting = [asyncio.ensure_future(read(reader, f"r{number}", items=2)) for number in range(400)]
+        for number in range(400):
+            await writer.publish(f"r{number}", "n", number)
+        await writer.flush()
+        await until(lambda: reader.stats().delivered == 400)
+        await tick(beats=True)
+        before = _calls(client, "xread")
+        await tick(beats=True)
+        assert _calls(client, "xread") - before <= 2
+        await asyncio.gather(*(writer.publish_end(f"r{number}") for number in range(400)))
+        assert [numbers(items) for items in await asyncio.gather(*waiting)] == [[number] for number in range(400)]
+
+
+def _calls(client: redis.Redis, command: str) -> int:
+    found: Any = client.info("commandstats")
+    return int(found[f"cmdstat_{command}"]["calls"])
+
+
 async def test_streams_that_move_lose_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers come, go and come back while streams move between the reads, and reads are ended."""
     monkeypatch.setattr(blocking, "_COLD_AFTER_SECONDS", 0.02)

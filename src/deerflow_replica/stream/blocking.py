@@ -139,23 +139,30 @@ class BlockingReads:
         topic = self._hub.topics.get(name)
         if topic is None:
             return
-        self._versions[name] = self.version(name) + 1
-        self._active.add(name)
-        self._heard.add(name)
-        if not shard.is_hot:
-            self._opened()
         ring = topic.ring
         entries = parse_entries(raw)
         if ring is not None and ring.contradicts(entries):
             topic.vanish()
-            self._changed(name)
-        elif ring is not None and entries and _follows(entries, ring):
+            ring = None
+        if ring is not None and entries and _is_held(entries[-1], ring):
+            ring.generation = generation  # compared, which is no news
+            return
+        self._note(name, shard)
+        if ring is not None and entries and _follows(entries, ring):
             ring.generation = generation
             topic.extend(ring, entries, self._hub.settings)
             topic.wake()
         else:
             self._seen[name] = parse_id(raw[-1][0])
             self._changed(name)
+
+    def _note(self, name: str, shard: Shard) -> None:
+        """There is news of a topic."""
+        self._versions[name] = self.version(name) + 1
+        self._active.add(name)
+        self._heard.add(name)
+        if not shard.is_hot:
+            self._opened()
 
     def lost(self, shard: Shard, error: Exception) -> None:
         """A read failed: whether the server is there is told by reading these streams."""
@@ -303,6 +310,11 @@ class Reader:
 
 def _has_entries(ring: Ring) -> bool:
     return ring.tail >= 0 and not isinstance(ring, StockRing)
+
+
+def _is_held(entry: Entry, ring: Ring) -> bool:
+    """An entry that does not contradict the ring."""
+    return entry.epoch == ring.epoch and entry.seq <= ring.tail
 
 
 def _follows(entries: list[Entry], ring: Ring) -> bool:
