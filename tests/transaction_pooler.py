@@ -111,9 +111,11 @@ class TransactionPooler:
                     question.cancel()
                     with suppress(asyncio.CancelledError):
                         await question
-        finally:
-            await answers
-            self._idle.put_nowait(server)
+        except BaseException:  # the client went in the middle
+            answers.cancel()
+            server.writer.close()
+            raise
+        self._idle.put_nowait(server)
 
     async def _answers(self, server: Connection, client: Connection) -> None:
         while True:

@@ -116,6 +116,7 @@ async def test_a_dry_run_checks_and_writes_nothing(source: str, store: SharedSto
                 await aimport_langgraph_store(source, store, dry_run=dry_run)
 
 
+@pytest.mark.usefixtures("vectors")
 async def test_into_a_view_with_vectors(source: str, postgres_dsn: str, postgres_schema: str) -> None:
     def embed(texts: Sequence[str]) -> list[list[float]]:
         return [[float("n" in text), 1.0] for text in texts]

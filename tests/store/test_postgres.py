@@ -88,11 +88,11 @@ async def test_several_processes(postgres_dsn: str, postgres_schema: str) -> Non
         await check_nothing_is_lost(store)
 
 
-async def test_replicas_set_up_fresh_databases_together(databases: list[str]) -> None:
+async def test_replicas_set_up_fresh_databases_together(databases: list[str], has_vectors: bool) -> None:
     """Forty successes, vectors and texts included."""
 
     async def set_up(dsn: str) -> None:
-        index: Any = {"dims": 2, "embed": lambda texts: [[1.0, 2.0] for _ in texts]}
+        index: Any = {"dims": 2, "embed": lambda texts: [[1.0, 2.0] for _ in texts]} if has_vectors else None
         async with PostgresStore(dsn, index=index, text_index={"fields": ["$"]}, pool_max_size=1) as store:
             await store.asetup()
             await store.aput(*PLACE, {"n": 1})
@@ -102,6 +102,7 @@ async def test_replicas_set_up_fresh_databases_together(databases: list[str]) ->
         await asyncio.gather(*(set_up(dsn) for _ in range(4)))
 
 
+@pytest.mark.usefixtures("vectors")
 async def test_stores_of_one_database_install_the_extension_once(databases: list[str]) -> None:
     index: Any = {"dims": 2, "embed": lambda texts: [[1.0, 2.0] for _ in texts]}
     stores = [PostgresStore(databases[0], schema=f"schema_{n}", index=index, pool_max_size=1) for n in range(6)]

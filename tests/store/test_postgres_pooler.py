@@ -38,13 +38,14 @@ def dsn(postgres_dsn: str, pooler: TransactionPooler) -> str:
 
 
 async def test_everything_works_without_prepared_statements(
-    dsn: str, pooler: TransactionPooler, postgres_schema: str
+    dsn: str, pooler: TransactionPooler, postgres_schema: str, has_vectors: bool
 ) -> None:
     def embed(texts: Sequence[str]) -> list[list[float]]:
         return [[float(len(text)), 1.0] for text in texts]
 
     keywords: Any = {"schema": postgres_schema, "prepare_threshold": None, "ttl": {"omit_expired": True}}
-    keywords["index"] = {"dims": 2, "embed": embed, "fields": ["t"]}
+    if has_vectors:
+        keywords["index"] = {"dims": 2, "embed": embed, "fields": ["t"]}
     async with PostgresStore(dsn, **keywords) as one, PostgresStore(dsn, **keywords) as two:
         await asyncio.gather(one.asetup(), two.asetup())
         for turn in range(3):

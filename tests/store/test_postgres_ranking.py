@@ -39,7 +39,7 @@ def embedder() -> Embedder:
 
 
 @pytest.fixture
-def index(embedder: Embedder) -> Any:
+def index(embedder: Embedder, vectors: None) -> Any:
     return {"dims": 2, "embed": embedder, "fields": ["v"]}
 
 
