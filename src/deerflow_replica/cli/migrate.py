@@ -10,6 +10,7 @@ import typer
 from ..config import AppConfig
 from ..config.targets import Target, masked, target_of
 from ..errors import ReplicaError
+from .migrate_store import migrate_store
 from .reading import ConfigPath, ExtensionsPath, read_config, say
 
 _SECTIONS = ("database", "checkpointer", "store", "user_thread_mapping", "model_feedback")
@@ -18,6 +19,7 @@ _SECTIONS = ("database", "checkpointer", "store", "user_thread_mapping", "model_
 def migrate_commands() -> typer.Typer:
     commands = typer.Typer(name="migrate", invoke_without_command=True, add_completion=False)
     commands.callback()(migrate)
+    commands.command("store")(migrate_store)
     return commands
 
 

@@ -1,0 +1,80 @@
+"""`deerflow-replica migrate store`: the items of LangGraph's own store, taken over."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..config.masking import masked
+from ..errors import ConfigError, ReplicaError
+from .reading import ConfigPath, ExtensionsPath, read_config, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..store import ImportReport, SharedStore
+
+
+class OnConflict(StrEnum):
+    """What becomes of an item that is there already."""
+
+    SKIP = "skip"
+    REPLACE = "replace"
+    NEWER = "newer"
+
+
+def migrate_store(
+    source: Annotated[str, typer.Option("--from", metavar="DSN", help="PostgreSQL with LangGraph's table `store`.")],
+    target: Annotated[
+        str | None,
+        typer.Option("--to", metavar="URL", help="postgresql://, sqlite:/// or mongodb://; else the config's."),
+    ] = None,
+    on_conflict: Annotated[OnConflict, typer.Option(help="An item that is there already.")] = OnConflict.SKIP,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, write nothing.")] = False,
+    config: ConfigPath = None,
+    extensions: ExtensionsPath = None,
+) -> None:
+    """Copy the items of LangGraph's own PostgreSQL store; one that broke off can be run again. 1 if it fails."""
+    try:
+        report = asyncio.run(_taken_over(source, target, on_conflict, dry_run, config, extensions))
+    except (ReplicaError, ValueError) as error:
+        for line in str(error).splitlines():
+            typer.echo(line, err=True)
+        raise typer.Exit(1) from None
+    say(f"read {report.read}, written {report.written}, skipped {report.skipped}")
+
+
+async def _taken_over(
+    source: str,
+    target: str | None,
+    on_conflict: OnConflict,
+    dry_run: bool,
+    config: Path | None,
+    extensions: Path | None,
+) -> ImportReport:
+    from ..store import SharedStore, aimport_langgraph_store, open_store
+
+    async with AsyncExitStack() as stack:
+        opening = open_store(read_config(config, extensions)) if target is None else _store_at(target)
+        store = await stack.enter_async_context(opening)
+        if not isinstance(store, SharedStore):
+            raise ConfigError("store.type: a store in memory keeps nothing that is imported; say --to")
+        await store.asetup()
+        return await aimport_langgraph_store(source, store, on_conflict=on_conflict.value, dry_run=dry_run)
+
+
+def _store_at(url: str) -> SharedStore:
+    from .. import store
+
+    scheme = url.partition(":")[0]
+    if scheme in ("postgresql", "postgres"):
+        return store.PostgresStore(url)
+    if scheme in ("mongodb", "mongodb+srv"):
+        return store.MongoStore(url)
+    if scheme == "sqlite":
+        return store.SqliteStore.from_conn_string(url)
+    raise ConfigError(f"--to: {masked(url)} is no postgresql://, sqlite:/// or mongodb:// URL")
