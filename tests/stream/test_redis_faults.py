@@ -145,6 +145,21 @@ async def test_connections_that_open_and_break_are_not_made_in_a_storm(
         await reader.close()
 
 
+async def test_short_outages_do_not_add_up(make: Make, redis_url: str) -> None:
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make() as writer,
+        make(redis_url=proxy.url, unavailable_after_seconds=1) as reader,
+        reading(reader, "clock", heartbeat_interval=1.2) as tick,
+        reading(reader, "r") as next_item,
+    ):
+        for number in range(3):
+            await publish_all(writer, "r", 1, start=number)
+            assert (await next_item()).data == number
+            await tick(beats=True)
+            proxy.cut()
+
+
 async def test_an_outage_longer_than_the_lease_orphans_nobody(tmp_path: Path, push: Push) -> None:
     with EmbeddedValkey(data_dir=tmp_path / "valkey", settings={"appendfsync": "always"}) as server:
         make = partial(
