@@ -13,8 +13,8 @@ import orjson
 from .._extras import extra
 from .._sync import BorrowedLoop, LoopThread, Runner
 from ..errors import ConfigError, StoreUnavailableError
-from .postgres_texts import know_texts
 from .shared import SharedDatabase
+from .texts_postgres import know_texts
 
 with extra("postgres"):
     import psycopg

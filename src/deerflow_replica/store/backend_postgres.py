@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._drivers.kept_postgres import KeptConnections
 from .._drivers.pipelined_postgres import Rows, Statement, fetched
 from .._drivers.postgres import COLLIDED, connected_pool, is_lost
-from .._drivers.postgres_texts import Texts
+from .._drivers.texts_postgres import Texts
 from .._extras import extra
 from ..errors import ConfigError, StoreUnavailableError
 from .backend import Backend

@@ -8,7 +8,7 @@ in which they were made: a call waits while an earlier one that concerns its ite
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -137,7 +137,7 @@ class Scheduler:
         """Look at the queue at the end of this tick."""
         if not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._start(self._flush())
 
     async def close(self, timeout_seconds: float) -> None:
         """Let what is under way or queued finish, then cancel the rest: its callers get `StoreUnavailableError`."""
@@ -145,7 +145,7 @@ class Scheduler:
         deadline = loop.time() + timeout_seconds
         while (self._tasks or self._queue) and loop.time() < deadline:
             self.poke()
-            await asyncio.sleep(0 if self._tasks else 0.002)
+            await asyncio.sleep(0 if self._under_way else 0.002)
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=max(0.0, deadline - loop.time()))
         left, self._queue = self._queue, []
@@ -154,13 +154,19 @@ class Scheduler:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
+        """It runs one of the units itself: a task for it would be one more turn of the loop."""
         self._is_scheduled = False
         units = self._units()
         for unit in units:
-            self._begin(unit)
+            self._under_way.add(unit)
+            self._has_barrier = unit.is_barrier
         if units and self._queue:
             self.poke()
+        for unit in units[1:]:
+            self._start(self._run(unit))
+        if units:
+            await self._run(units[0])
 
     def _units(self) -> list[Unit]:
         """Take from the queue what may begin now, at most one unit for each lane."""
@@ -170,7 +176,7 @@ class Scheduler:
         waiting, left = Claims(), list[Call]()
         queue = [call for call in self._queue if not call.answer.done()]
         for index, call in enumerate(queue):
-            if call.is_barrier and (index or self._tasks):
+            if call.is_barrier and (index or self._under_way):
                 left.extend(queue[index:])
                 break
             if not waiting.concern(call) and self._takes(call, units):
@@ -209,17 +215,10 @@ class Scheduler:
             return _MOST_CALLS
         return min(_MOST_SCANS, self._slots.share(sum(call.lane is lane for call in self._queue)))
 
-    def _begin(self, unit: Unit) -> None:
-        self._under_way.add(unit)
-        self._has_barrier = unit.is_barrier
-        task = asyncio.get_running_loop().create_task(self._run(unit))
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._queue:
-            self.poke()
+        task.add_done_callback(self._tasks.discard)
 
     async def _run(self, unit: Unit) -> None:
         started = self._clock()
@@ -234,6 +233,8 @@ class Scheduler:
             self._slots.end(unit.lane, (self._clock() - started) / max(1, sum(len(call.reads) for call in unit.calls)))
             if unit.is_barrier:
                 self._has_barrier = False
+            if self._queue:
+                self.poke()
 
     async def _is_open(self, calls: list[Call]) -> bool:
         try:

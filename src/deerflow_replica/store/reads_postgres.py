@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Any
 
 from .._drivers.pipelined_postgres import Rows, Statement
-from .._drivers.postgres_texts import Texts
+from .._drivers.texts_postgres import Texts
 from .sql_postgres import Statements
 from .values import Count, Get, ListNamespaces, Read, Row, Search
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._drivers.pipelined_postgres import Statement
-from .._drivers.postgres_texts import Texts
 from .._drivers.statements import load_statements, quoted
+from .._drivers.texts_postgres import Texts
 from .embedding import Embedder, TextIndex
 from .listing import first_labels
 from .postgres_filters import Compilation
