@@ -76,14 +76,15 @@ async def test_a_lease_whose_reply_is_lost_is_one_caller_s(redis_url: str, key_p
             here: Any = ModelHealth(counters, refresh_seconds=3600)
             there = ModelHealth(sibling, refresh_seconds=3600)
             await asyncio.gather(here.refresh(), there.refresh())
-            swap, lossy = counters._swap_circuit, counters.__dict__
+            swap = counters._swap_circuit
+            lossy: Any = counters  # loses the reply that says yes to what was done
 
             async def loses(*arguments: Any) -> bool:
                 await swap(*arguments)
-                del lossy["_swap_circuit"]
+                del lossy._swap_circuit
                 return False
 
-            lossy["_swap_circuit"] = loses
+            lossy._swap_circuit = loses
             permit = await here.acquire("m")
             assert permit.probe
             assert await there.acquire("m") is None

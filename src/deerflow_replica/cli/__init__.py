@@ -11,6 +11,7 @@ from .check import check
 from .config import config_commands
 from .demo import demo
 from .migrate import migrate_commands
+from .models import models
 from .serve import serve
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     app.command()(demo)
     app.command()(serve)
     app.command()(check)
+    app.command()(models)
     app.add_typer(config_commands())
     app.add_typer(migrate_commands())
     app(prog_name="deerflow-replica")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .base import ModelCounters
@@ -12,6 +13,8 @@ from .outcome import Classification, classify
 from .values import LatencyHistogram, ModelFeedbackRow, ModelTotals, ModelWindow
 
 if TYPE_CHECKING:
+    from .exporters.otel import otel_metrics
+    from .exporters.prometheus import prometheus_metrics
     from .mongodb import MongoModelCounters
     from .postgres import PostgresModelCounters
     from .redis import RedisModelCounters
@@ -34,25 +37,21 @@ __all__ = [
     "SqliteModelCounters",
     "classify",
     "open_model_counters",
+    "otel_metrics",
+    "prometheus_metrics",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Backends with a driver are imported when they are asked for."""
-    if name == "MongoModelCounters":
-        from .mongodb import MongoModelCounters
-
-        return MongoModelCounters
-    if name == "RedisModelCounters":
-        from .redis import RedisModelCounters
-
-        return RedisModelCounters
-    if name == "PostgresModelCounters":
-        from .postgres import PostgresModelCounters
-
-        return PostgresModelCounters
-    if name == "SqliteModelCounters":
-        from .sqlite import SqliteModelCounters
-
-        return SqliteModelCounters
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """What needs a driver or another library is imported when it is asked for."""
+    homes = {
+        "MongoModelCounters": ".mongodb",
+        "PostgresModelCounters": ".postgres",
+        "RedisModelCounters": ".redis",
+        "SqliteModelCounters": ".sqlite",
+        "otel_metrics": ".exporters.otel",
+        "prometheus_metrics": ".exporters.prometheus",
+    }
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(homes[name], __name__), name)

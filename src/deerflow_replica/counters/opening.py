@@ -29,8 +29,9 @@ async def open_model_counters(
 ) -> AsyncIterator[ModelCounters]:
     """Open the counters of section `model_feedback`, and close them at the end; in this process only if not `enabled`.
 
-    Raises `ConfigError` for names and addresses that cannot be meant, `MissingExtraError` when its driver is not installed,
-    `StoreUnavailableError` when the server is away. `databases` shares connections with other parts of a replica.
+    Raises `ConfigError` for names and addresses that cannot be meant, `MissingExtraError` when its driver is not
+    installed, `StoreUnavailableError` when the server is away. `databases` shares connections with other parts of a
+    replica.
     """
     from ..config.targets import problem_at, target_of
 

@@ -1,0 +1,76 @@
+"""`deerflow-replica models`: the fleet's table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from command_line import Command, runner
+from deerflow_replica.config import AppConfig
+from deerflow_replica.counters import ModelHealth, open_model_counters
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return runner(monkeypatch, capsys)
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.upper().startswith(("DEER_FLOW_", "DEERFLOW_REPLICA__"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(f"database: {{backend: sqlite, sqlite_dir: '{tmp_path}'}}\n")
+    return path
+
+
+async def two_replicas_count(file: Path) -> None:
+    config = AppConfig.from_file(file)
+    for seconds in (0.5, 1.5):
+        async with open_model_counters(config) as counters:
+            health = ModelHealth(counters)
+            counters.record(
+                "fast", "success", duration_seconds=seconds, usage={"input_tokens": 700, "output_tokens": 9}
+            )
+            counters.record("ill", "failure", error_type="auth")
+            await counters.add_feedback("fast", "positive", thread_id="t", run_id=str(seconds), user_id="u")
+            await health.refresh()
+
+
+def test_a_line_for_each_model(run: Command, file: Path) -> None:
+    asyncio.run(two_replicas_count(file))
+    done = run("models")
+    assert (done.code, done.err) == (0, "")
+    head, fast, ill = done.out.splitlines()
+    assert head.split()[:4] == ["model", "circuit", "calls", "failed"]
+    assert fast.split() == ["fast", "closed", "2", "0", "0/2", "0.64", "s", "1.5", "s", "1400", "18", "2", "0"]
+    assert ill.split()[:6] == ["ill", "open", "(auth)", "2", "2", "2/2"]
+
+
+def test_json_has_everything(run: Command, file: Path) -> None:
+    asyncio.run(two_replicas_count(file))
+    fast, ill = json.loads(run("models", "--json").out)
+    assert (fast["call_count"], fast["circuit"]["state"], fast["latency"]["count"]) == (2, "closed", 2)
+    assert (ill["failures_by_kind"], ill["circuit"]["reason"], ill["last_minute"]["failure_count"]) == (
+        {"auth": 2},
+        "auth",
+        2,
+    )
+
+
+def test_nothing_counted_yet(run: Command) -> None:
+    done = run("models")
+    assert (done.code, done.out) == (0, "no model calls counted yet\n")
+
+
+def test_a_server_that_is_away_ends_the_command(run: Command, file: Path) -> None:
+    file.write_text("model_feedback: {type: redis, connection_string: 'redis://:geheim@127.0.0.1:1/0'}\n")
+    done = run("models")
+    assert (done.code, done.out) == (1, "")
+    assert "127.0.0.1:1" in done.err
+    assert "geheim" not in done.err
