@@ -144,7 +144,8 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while (self._tasks or self._queue) and loop.time() < deadline:
-            self.poke()
+            if self._queue:
+                self.poke()
             await asyncio.sleep(0 if self._under_way else 0.002)
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=max(0.0, deadline - loop.time()))
