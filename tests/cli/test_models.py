@@ -34,9 +34,8 @@ async def two_replicas_count(file: Path) -> None:
     for seconds in (0.5, 1.5):
         async with open_model_counters(config) as counters:
             health = ModelHealth(counters)
-            counters.record(
-                "fast", "success", duration_seconds=seconds, usage={"input_tokens": 700, "output_tokens": 9}
-            )
+            usage = {"input_tokens": 700, "output_tokens": 9}
+            counters.record("fast", "success", duration_seconds=seconds, usage=usage)
             counters.record("ill", "failure", error_type="auth")
             await counters.add_feedback("fast", "positive", thread_id="t", run_id=str(seconds), user_id="u")
             await health.refresh()

@@ -41,7 +41,7 @@ def models(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     if as_json:
-        say(json.dumps([_plain(model) for model in found], indent=2))
+        say(json.dumps([_plain(model) for model in found], indent=2, default=dict))
     elif found:
         _print_table(found)
     else:
@@ -92,12 +92,8 @@ def _cells(model: _Model) -> tuple[str, ...]:
     totals, window, circuit = model.totals, model.window, model.circuit
     state = circuit.state.replace("_", " ") + (f" ({circuit.reason})" if circuit.reason else "")
     last_minute = f"{window.failure_count}/{window.call_count}" if window else "0/0"
-    numbers = (
-        totals.input_tokens,
-        totals.output_tokens,
-        totals.positive_feedback_count,
-        totals.negative_feedback_count,
-    )
+    tokens = (totals.input_tokens, totals.output_tokens)
+    votes = (totals.positive_feedback_count, totals.negative_feedback_count)
     return (
         totals.model_name,
         state,
@@ -106,7 +102,7 @@ def _cells(model: _Model) -> tuple[str, ...]:
         last_minute,
         _seconds(totals.latency.quantile(0.5)),
         _seconds(totals.latency.quantile(0.95)),
-        *map(str, numbers),
+        *map(str, (*tokens, *votes)),
     )
 
 
