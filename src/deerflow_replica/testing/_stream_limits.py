@@ -97,13 +97,25 @@ class LimitsContract(StreamFixtures):
         self, open_bridge: Open, run_id: str
     ) -> None:
         bridge = await open_bridge(queue_maxsize=5000, live_window=10)
+
+        async def publish_large() -> None:
+            for _ in range(4):  # too large to be pushed: they are asked for between two pages
+                await bridge.publish(f"{run_id}-large", "n", "x" * 100_000)
+                await bridge.flush()
+
         # Its heartbeats wake it at every turn of the loop, many times within one trip to a server.
-        async with reading(bridge, run_id, heartbeat_interval=1e-9) as next_item:
+        async with (
+            reading(bridge, run_id, heartbeat_interval=1e-9) as next_item,
+            reading(bridge, f"{run_id}-large") as large,
+        ):
             await publish_all(bridge, run_id, 1)
             assert (await next_item()).data == 0
-            for start in range(1, 1501, 300):
-                await publish_all(bridge, run_id, 300, start=start)
-                assert [(await next_item()).data for _ in range(300)] == list(range(start, start + 300))
+            await large(beats=True)
+            for start in range(1, 601, 60):
+                await publish_all(bridge, run_id, 60, start=start)
+                publishing = asyncio.ensure_future(publish_large())
+                assert [(await next_item()).data for _ in range(60)] == list(range(start, start + 60))
+                await publishing
             await bridge.publish_end(run_id)
             assert await next_item() is END_SENTINEL
 
