@@ -106,12 +106,30 @@ class ClaimContract(ThreadMapFixtures):
         assert await threads.owners_of(["missing"]) == {}
         await threads.claim("t", "ann")
         assert await threads.owners_of(iter(["t", "missing", "t"])) == {"t": "ann"}
+        very_many = [f"missing {number}" for number in range(10_000)]
+        assert await threads.owners_of([*very_many, "t"]) == {"t": "ann"}
 
     async def test_the_longest_names(self, threads: ThreadMap, other: ThreadMap) -> None:
         fields = {"assistant_id": "ü" * 255, "display_name": "\U0001f98c" * 1024, "status": "ä" * 64}
         record = await claimed(threads, "\U0001f98c" * 255, "ü" * 255, **fields)
         assert {name: getattr(record, name) for name in fields} == fields
         assert (await other.list("ü" * 255)).items == (record,)
+
+    async def test_texts_are_kept_as_they_are(self, threads: ThreadMap, other: ThreadMap) -> None:
+        text = " \x01\n\r\x1e\x1f\x7f\"'\\%s{x}\u2028 "
+        record = await claimed(
+            threads, "t", "ann", assistant_id=text, display_name=text, status=text, metadata={text: text}
+        )
+        assert (record.assistant_id, record.display_name, record.status, record.metadata) == (
+            text,
+            text,
+            text,
+            {text: text},
+        )
+        assert await other.get("t", user_id="ann") == record
+        assert (await other.list("ann", status=text, metadata={text: text})).items == (record,)
+        assert await other.owner_of("t") == "ann"
+        assert (await other.claim_many(["t"], "ann"))[0].record == record
 
     async def test_claim_many_takes_a_thousand(self, threads: ThreadMap) -> None:
         ids = [f"t{number}" for number in range(1000)]

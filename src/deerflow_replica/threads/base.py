@@ -145,16 +145,15 @@ class ThreadMap(ABC):
     async def owner_of(self, thread_id: str | UUID) -> str | None:
         """The owner's id, or None for a missing thread. Trusted code only: it names the owner."""
         key = validation.thread_key(thread_id)
-        now, row = await self._read_one(key)
-        return (row.user_id or None) if row is not None and rules.is_live(row, now) else None
+        self._check_open()
+        return (await self._owners([key])).get(key) or None
 
     async def owners_of(self, thread_ids: Iterable[str | UUID]) -> dict[str, str | None]:
         """The owners of many threads in one round trip; missing threads are absent. Trusted code only."""
         keys = builtins.list(dict.fromkeys(validation.thread_keys(thread_ids)))
-        now, rows = await self._read_all(keys)
-        return {
-            key: row.user_id or None for key in keys if (row := rows.get(key)) is not None and rules.is_live(row, now)
-        }
+        self._check_open()
+        owners = await self._owners(keys) if keys else {}
+        return {key: owners[key] or None for key in keys if key in owners}
 
     async def get(self, thread_id: str | UUID, *, user_id: str | AnyUser) -> ThreadRecord | None:
         """The thread, or None when it is missing or somebody else's. `ANY_USER` is for trusted code."""
@@ -311,6 +310,11 @@ class ThreadMap(ABC):
     @abstractmethod
     async def _sweep(self, limit: int, change: str) -> int:
         """Bury up to `limit` expired rows as of their expiry, drop old tombstones; the number of buried rows."""
+
+    async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
+        """Who owns each of them that lives; for a backend to do without reading all the rest."""
+        now, rows = await self._read(keys)
+        return {key: row.user_id for key, row in rows.items() if rules.is_live(row, now)}
 
     async def _read_or_insert(self, keys: Sequence[str], new: NewThread) -> tuple[int, dict[str, Row], Inserted]:
         """What `_read` tells, and what was inserted where there was no row; for a backend to do in one round trip."""

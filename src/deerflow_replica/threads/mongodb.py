@@ -13,7 +13,7 @@ from .._extras import extra
 from . import rules
 from .base import ThreadMap
 from .filters import metadata_matches
-from .mongo_rows import beyond, document_of, expired, id_of, matching, of_user, row_of, rows_of, unexpired
+from .mongo_rows import beyond, document_of, expired, id_of, matching, of_user, row_of, rows_of, unexpired, with_ids
 from .paging import Filters, Query
 from .rules import Inserted, NewThread, Row, Rule
 from .validation import collection_name, database_name
@@ -76,9 +76,15 @@ class MongoThreadMap(ThreadMap):
 
     async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
         async def work(threads: Collection, now: int) -> tuple[int, dict[str, Row]]:
-            ids = [id_of(self._tenant, key) for key in keys]
-            found = threads.find({"_id": ids[0] if len(ids) == 1 else {"$in": ids}})
-            return now, {row.thread_id: row async for row in rows_of(found)}
+            return now, {row.thread_id: row async for row in rows_of(threads.find(with_ids(self._tenant, keys)))}
+
+        return await self._asked(work)
+
+    async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
+        async def work(threads: Collection, now: int) -> dict[str, str]:
+            wanted = with_ids(self._tenant, keys) | {"live": True} | unexpired(now)
+            found = threads.find(wanted, {"thread_id": 1, "user_id": 1})
+            return {document["thread_id"]: document["user_id"] async for document in found}
 
         return await self._asked(work)
 

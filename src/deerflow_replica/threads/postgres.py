@@ -70,6 +70,10 @@ class PostgresThreadMap(ThreadMap):
             found = await self._fetch("read", {"keys": list(keys)})
         return found[0][0] if found else 0, {values[1]: Row(*values[1:]) for values in found}
 
+    async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
+        name = "owner" if len(keys) == 1 else "owners"
+        return dict(await self._fetch(name, {"key": keys[0]} if len(keys) == 1 else {"keys": list(keys)}))
+
     async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
         # Sorted, so that two inserts of many rows wait for each other in one direction only.
         parameters = {**new._asdict(), "keys": sorted(keys), "latest": MAX_MICROSECONDS}

@@ -43,6 +43,20 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
 FROM {table}
 WHERE tenant = %(tenant)s AND thread_id = %(key)s
 
+-- name: owners
+SELECT thread_id, user_id
+FROM {table}
+WHERE tenant = %(tenant)s AND thread_id = ANY(%(keys)s::text[])
+  AND deleted_at IS NULL
+  AND (expires_at IS NULL OR status = 'busy' OR expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+
+-- name: owner
+SELECT thread_id, user_id
+FROM {table}
+WHERE tenant = %(tenant)s AND thread_id = %(key)s
+  AND deleted_at IS NULL
+  AND (expires_at IS NULL OR status = 'busy' OR expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+
 -- name: read_locked
 WITH locked AS MATERIALIZED (
     SELECT thread_id, user_id, assistant_id, display_name, status, metadata,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .._drivers.redis import Command, Script
@@ -11,7 +11,7 @@ from . import rules
 from .base import ThreadMap
 from .filters import matches, selected
 from .paging import Filters, Query, position, start
-from .redis_rows import ThreadKeys, beyond, claim_arguments, id_of, row_of, text_of
+from .redis_rows import ThreadKeys, beyond, claim_arguments, found_of, owners_of, row_of, rows_of, text_of
 from .rules import Inserted, NewThread, Row, Rule
 
 if TYPE_CHECKING:
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PACKAGE = __package__ or ""
+READ = Script(_PACKAGE, "redis_read.lua")
+OWNERS = Script(_PACKAGE, "redis_owners.lua")
 CLAIM = Script(_PACKAGE, "redis_claim.lua")
 CHANGE = Script(_PACKAGE, "redis_change.lua")
 PAGE = Script(_PACKAGE, "redis_page.lua")
 COUNT = Script(_PACKAGE, "redis_count.lua")
 ENDED = Script(_PACKAGE, "redis_ended.lua")
+_MOST_KEYS = 1000
 _STRETCH = 500  # rows that are looked at together where a filter leaves some out
 
 
@@ -60,7 +63,7 @@ class RedisThreadMap(ThreadMap):
         self._prefix = key_prefix
         self._keys = ThreadKeys(key_prefix, self.tenant)
         self._database = _database or RedisDatabase(redis_url, client=client, timeout_seconds=self._timeout_seconds)
-        self._database.know(CLAIM, CHANGE, PAGE, COUNT, ENDED)
+        self._database.know(READ, OWNERS, CLAIM, CHANGE, PAGE, COUNT, ENDED)
         self.runner = self._database.runner
 
     def for_tenant(self, tenant: str) -> Self:
@@ -80,6 +83,16 @@ class RedisThreadMap(ThreadMap):
 
         return await self._database.execute(work)
 
+    async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
+        async def work(ask: Ask) -> dict[str, str]:
+            parts = _parts(keys)
+            replies = await ask(*(OWNERS.command([self._keys.rows], part) for part in parts))
+            return {
+                key: owner for part, reply in zip(parts, replies, strict=True) for key, owner in owners_of(part, reply)
+            }
+
+        return await self._database.execute(work)
+
     async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
         _, _, inserted = await self._read_or_insert(keys, new)
         return inserted
@@ -92,8 +105,8 @@ class RedisThreadMap(ThreadMap):
             [reply] = await ask(command)
             return list(reply)
 
-        now, *found = await self._database.execute(work)
-        rows = {key: row_of(key, text) for key, text in zip(keys, found, strict=True) if text is not None}
+        now, found = await self._database.execute(work)
+        rows = dict(found_of(keys, found))
         return int(now), rows, Inserted(int(now), set(keys) - rows.keys())
 
     async def _change(self, key: str, rule: Rule[T]) -> T:
@@ -142,20 +155,21 @@ class RedisThreadMap(ThreadMap):
 
         async def work(ask: Ask) -> int:
             [(expired, old)] = await ask(ENDED.command(names, [self._tombstone, limit]))
-            ended = list(_pairs(expired))
+            ended = rows_of(expired)
             buried = [
                 self._replacing(row.thread_id, row, rules.buried(row, row.expires_at or 0, change)) for row in ended
             ]
-            dropped = [self._replacing(row.thread_id, row, None) for row in _pairs(old)]
+            dropped = [self._replacing(row.thread_id, row, None) for row in rows_of(old)]
             replies = await ask(*buried, *dropped) if buried or dropped else []
             return sum(not reply for reply in replies[: len(buried)])
 
         return await self._database.execute(work, retry=False)  # run twice, it would count what it no longer finds
 
     async def _rows(self, ask: Ask, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
-        clock, found = await ask(("TIME",), ("HMGET", self._keys.rows, *keys))
-        rows = {key: row_of(key, text) for key, text in zip(keys, found, strict=True) if text is not None}
-        return int(clock[0]) * 1_000_000 + int(clock[1]), rows
+        parts = _parts(keys)
+        replies = await ask(*(READ.command([self._keys.rows], part) for part in parts))
+        rows = {key: row for part, (_, found) in zip(parts, replies, strict=True) for key, row in found_of(part, found)}
+        return int(replies[0][0]), rows
 
     def _replacing(self, key: str, old: Row | None, new: Row | None) -> Command:
         moves = self._keys.moves(old, new)
@@ -171,8 +185,8 @@ class RedisThreadMap(ThreadMap):
         while len(found) < query.limit:
             skipped = left if query.filters.is_none else 0
             [reply] = await ask(PAGE.command(names, [query.sort_order, beyond(after), skipped, size]))
-            now, _, left_out, *stretch = reply
-            rows = [row_of(id_of(stands), text) for stands, text in zip(stretch[::2], stretch[1::2], strict=True)]
+            now, left_out, stretch = reply
+            rows = rows_of(stretch)
             matching = [row for row in rows if matches(row, query.filters, now=int(now))]
             left -= int(left_out)
             found += matching[left:]
@@ -183,5 +197,6 @@ class RedisThreadMap(ThreadMap):
         return found[: query.limit]
 
 
-def _pairs(reply: Sequence[bytes]) -> Iterator[Row]:
-    return (row_of(key.decode(), text) for key, text in zip(reply[::2], reply[1::2], strict=True))
+def _parts(keys: Sequence[str]) -> list[Sequence[str]]:
+    """What Lua has room for at once."""
+    return [keys[start : start + _MOST_KEYS] for start in range(0, len(keys), _MOST_KEYS)]

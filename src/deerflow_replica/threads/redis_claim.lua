@@ -3,7 +3,7 @@
 -- KEYS: rows, the user's threads by update, by creation, those that expire, all that expire.
 -- ARGV: the new row's change, the seconds and microseconds of its life (or '' twice), whether it may expire (1 or 0),
 -- the rest of its text, then the thread ids.
--- Reply: the time, then for each id its row, or false where it was made now.
+-- Reply: the time; for each id its row, or nothing where it was made now, as one text.
 local LAST_SECOND = 253402300799
 local clock = redis.call('TIME')
 local seconds, micros = tonumber(clock[1]), tonumber(clock[2])
@@ -32,6 +32,7 @@ for i, id in ipairs(ids) do
       redis.call('ZADD', KEYS[4], expires, id)
       redis.call('ZADD', KEYS[5], expires, id)
     end
+    rows[i] = ''
   end
 end
-return {now, unpack(rows)}
+return {now, table.concat(rows, '\30')}

@@ -6,6 +6,7 @@ live: they say who owns what.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import orjson
@@ -18,7 +19,7 @@ Place: TypeAlias = tuple[str, int]
 """A member of an order, and its score."""
 
 _MICROS = 1_000_000
-_TIME_LETTERS = 17  # of a member, with the colon
+_BETWEEN = b"\x1e"  # rows in one text: a reply of many parts takes long to read, and no row has this letter
 
 
 class ThreadKeys:
@@ -109,9 +110,19 @@ def row_of(thread_id: str, text: bytes) -> Row:
     )
 
 
-def id_of(stands: bytes) -> str:
-    """The thread of a member."""
-    return stands[_TIME_LETTERS:].decode()
+def rows_of(reply: bytes) -> list[Row]:
+    """Of a text with an id before each row."""
+    found = (one.split(b"\n", 1) for one in reply.split(_BETWEEN) if one)
+    return [row_of(thread_id.decode(), text) for thread_id, text in found]
+
+
+def found_of(keys: Sequence[str], reply: bytes) -> Iterator[tuple[str, Row]]:
+    """Of a text with a row for each of the keys, empty for none."""
+    return ((key, row_of(key, text)) for key, text in zip(keys, reply.split(_BETWEEN), strict=True) if text)
+
+
+def owners_of(keys: Sequence[str], reply: bytes) -> Iterator[tuple[str, str]]:
+    return ((key, owner.decode()) for key, owner in zip(keys, reply.split(_BETWEEN), strict=True) if owner)
 
 
 def _content(row: Row | NewThread) -> str:

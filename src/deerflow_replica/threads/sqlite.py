@@ -64,6 +64,12 @@ class SqliteThreadMap(ThreadMap):
         rows = await self._database.read(lambda connection: self._rows(connection, keys))
         return self._clock(), rows
 
+    async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
+        parameters = {"tenant": self._tenant, "keys": json.dumps(keys), "now": self._clock()}
+        return dict(
+            await self._database.read(lambda connection: connection.execute(self._sql("owners"), parameters).fetchall())
+        )
+
     async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
         def work(connection: sqlite3.Connection) -> Inserted:
             now = self._clock()

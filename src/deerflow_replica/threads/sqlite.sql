@@ -35,6 +35,12 @@ SELECT thread_id, user_id, assistant_id, display_name, status, metadata,
 FROM {table}
 WHERE tenant = :tenant AND thread_id IN (SELECT value FROM json_each(:keys))
 
+-- name: owners
+SELECT thread_id, user_id
+FROM {table}
+WHERE tenant = :tenant AND thread_id IN (SELECT value FROM json_each(:keys))
+  AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > :now OR status = 'busy')
+
 -- name: insert
 INSERT INTO {table} (tenant, thread_id, user_id, assistant_id, display_name, status, metadata,
                      created_at, updated_at, version, ttl, expires_at, deleted_at, change)

@@ -30,7 +30,7 @@ class ThreadMetaRepository(ThreadMetaStore):
 
     def __init__(self, path: Path | str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA busy_timeout = 5000")
+        self._connection.execute("PRAGMA synchronous = off")
         self._connection.execute(
             f"CREATE TABLE IF NOT EXISTS threads_meta ({', '.join(_COLUMNS)}, PRIMARY KEY (thread_id))"
         )
