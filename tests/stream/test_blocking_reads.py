@@ -17,6 +17,7 @@ from redis.exceptions import NoPermissionError
 from deerflow_replica.errors import StreamError
 from deerflow_replica.stream import (
     END_SENTINEL,
+    HEARTBEAT_SENTINEL,
     RedisStreamBridge,
     StreamEvent,
     StreamGap,
@@ -25,6 +26,7 @@ from deerflow_replica.stream import (
     shards,
 )
 from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
+from proxy import cutting_proxy
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., RedisStreamBridge]
@@ -196,21 +198,39 @@ async def test_what_is_silent_is_read_apart(make: Make, monkeypatch: pytest.Monk
             assert (await silent()).data == number
 
 
-async def test_what_is_silent_costs_nothing(make: Make, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read on a new connection gives what is known once more, to be compared: that is no news."""
+async def test_what_is_silent_costs_nothing(
+    make: Make, client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read after any connection was made anew gives what is known once more, to be compared: that is no news."""
     monkeypatch.setattr(blocking, "_COLD_AFTER_SECONDS", 0.1)
-    async with make() as reader, make() as writer, reading(reader, "clock", heartbeat_interval=1.2) as tick:
+
+    async def is_silent() -> None:
+        await tick(beats=True)
+        before = _calls(client, "xread")
+        await tick(beats=True)
+        assert _calls(client, "xread") - before <= 2
+
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make(redis_url=proxy.url) as reader,
+        make() as writer,
+        reading(reader, "clock", heartbeat_interval=1.2) as tick,
+    ):
         waiting = [asyncio.ensure_future(read(reader, f"r{number}", items=2)) for number in range(400)]
         for number in range(400):
             await writer.publish(f"r{number}", "n", number)
         await writer.flush()
         await until(lambda: reader.stats().delivered == 400)
-        for _ in range(2):
-            await tick(beats=True)
-            before = _calls(client, "xread")
-            await tick(beats=True)
-            assert _calls(client, "xread") - before <= 2
-            client.client_kill_filter(_type="normal", skipme=True)
+        await is_silent()
+        pages = proxy.link(b"EVALSHA")
+        assert pages is not None
+        pages.cut()
+        async with reading(reader, "another") as another:
+            assert await another(beats=True) is HEARTBEAT_SENTINEL
+            await until(lambda: reader.stats().reconnects)
+            await is_silent()
+        proxy.cut()
+        await is_silent()
         await asyncio.gather(*(writer.publish_end(f"r{number}") for number in range(400)))
         assert [numbers(items) for items in await asyncio.gather(*waiting)] == [[number] for number in range(400)]
 
