@@ -130,11 +130,14 @@ end
 
 -- "event EPOCH FIRST FLOOR HEADS" NEWLINE BODY, as they came; or only "tail EPOCH TAIL FLOOR".
 local function push(stream, state, first, heads, body)
-  local kind, number, rest = 'tail ', state.tail, '\n'
+  local floor, message = whole(state.floor), nil
   if heads then
-    kind, number, rest = 'event ', first, ' ' .. heads .. '\n' .. body
+    -- One concatenation: the server copies and hashes every string that is made on the way.
+    message = 'event ' .. state.epoch .. ' ' .. whole(first) .. ' ' .. floor .. ' ' .. heads .. '\n' .. body
+  else
+    message = 'tail ' .. state.epoch .. ' ' .. whole(state.tail) .. ' ' .. floor .. '\n'
   end
-  redis.pcall('PUBLISH', stream, kind .. state.epoch .. ' ' .. whole(number) .. ' ' .. whole(state.floor) .. rest)
+  redis.pcall('PUBLISH', stream, message)
 end
 
 local function is_refused(state, kind, event)
