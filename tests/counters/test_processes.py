@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from deerflow_replica.counters import (
     ModelCounters,
+    ModelHealth,
     MongoModelCounters,
     PostgresModelCounters,
     RedisModelCounters,
@@ -84,6 +86,26 @@ async def test_processes_and_threads_lose_nothing_while_others_compact(place: di
         for worker in workers:
             worker.kill()
             worker.wait()
+
+
+@PLACES
+async def test_no_two_processes_ever_hold_one_probe_together(place: dict[str, str], tmp_path: Path) -> None:
+    async with opened(place) as counters:
+        health = ModelHealth(counters, open_seconds=0.001, max_open_seconds=0.001)
+        counters.record("m", "failure", error_type="auth")
+        await health.refresh()
+    log = tmp_path / "held"
+    processes = [start(place, "probe", log, 0.7) for _ in range(2)]
+    try:
+        assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    held = sorted(tuple(map(float, line.split())) for line in log.read_text().splitlines())
+    assert len(held) >= 3
+    for (_, ended), (began, _) in pairwise(held):
+        assert ended <= began, "two had the probe at one time"
 
 
 def read(log: Path) -> list[float]:

@@ -2,6 +2,7 @@
 
 python worker.py COUNTERS threads THREADS CALLS     count from so many threads, close, end
 python worker.py COUNTERS steady DURABILITY LOG     count until killed; a line in LOG for each call that has returned
+python worker.py COUNTERS probe LOG SECONDS         take the probe of one model; a line in LOG for each time it was held
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from deerflow_replica.counters import (
     ModelCounters,
+    ModelHealth,
     MongoModelCounters,
     PostgresModelCounters,
     RedisModelCounters,
@@ -62,9 +64,28 @@ async def count_until_killed(place: str, durability: Any, log: str) -> None:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
+async def probe_over_and_over(place: str, log: str, seconds: float) -> None:
+    held = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    async with build(place) as counters:
+        health = ModelHealth(counters, open_seconds=0.001, max_open_seconds=0.001, jitter=0, refresh_seconds=0.05)
+        await health.refresh()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            permit = await health.acquire("m")
+            if permit is None or not permit.probe:
+                await asyncio.sleep(0.001)
+                continue
+            began = time.monotonic()
+            await asyncio.sleep(0.002)
+            os.write(held, f"{began} {time.monotonic()}\n".encode())
+            await health.release(permit, "failure" if int(began * 1000) % 2 else "abandoned")
+
+
 if __name__ == "__main__":
     _, place, what, *arguments = sys.argv
     if what == "threads":
         asyncio.run(count_from_threads(place, *map(int, arguments)))
+    elif what == "probe":
+        asyncio.run(probe_over_and_over(place, arguments[0], float(arguments[1])))
     else:
         asyncio.run(count_until_killed(place, *arguments))

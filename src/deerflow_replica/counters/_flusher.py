@@ -30,6 +30,10 @@ class Flusher:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Ask the thread to end; `join` waits for it."""
         self._stopping.set()

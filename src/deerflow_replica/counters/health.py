@@ -155,7 +155,8 @@ class ModelHealth:
         """Hear and share nothing any more; closing the counters does the same."""
         self._counters._unfollow(self._hearing)
         self._refresher.stop()
-        await asyncio.to_thread(self._refresher.join)
+        if self._refresher.is_running:
+            await asyncio.to_thread(self._refresher.join)
 
     # Leave to call a model
 
