@@ -72,7 +72,8 @@ class PostgresThreadMap(ThreadMap):
 
     async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
         name = "owner" if len(keys) == 1 else "owners"
-        return dict(await self._fetch(name, {"key": keys[0]} if len(keys) == 1 else {"keys": list(keys)}))
+        found = await self._fetch(name, {"key": keys[0]} if len(keys) == 1 else {"keys": list(keys)})
+        return {key: owner for key, owner in found if owner is not None}
 
     async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
         # Sorted, so that two inserts of many rows wait for each other in one direction only.

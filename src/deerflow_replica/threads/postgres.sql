@@ -44,18 +44,21 @@ FROM {table}
 WHERE tenant = %(tenant)s AND thread_id = %(key)s
 
 -- name: owners
-SELECT thread_id, user_id
+-- Whether it lives is not a condition: the planner would look at every index that is for such rows.
+SELECT thread_id,
+       CASE WHEN deleted_at IS NULL
+             AND (expires_at IS NULL OR status = 'busy'
+                  OR expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) THEN user_id END
 FROM {table}
 WHERE tenant = %(tenant)s AND thread_id = ANY(%(keys)s::text[])
-  AND deleted_at IS NULL
-  AND (expires_at IS NULL OR status = 'busy' OR expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
 
 -- name: owner
-SELECT thread_id, user_id
+SELECT thread_id,
+       CASE WHEN deleted_at IS NULL
+             AND (expires_at IS NULL OR status = 'busy'
+                  OR expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) THEN user_id END
 FROM {table}
 WHERE tenant = %(tenant)s AND thread_id = %(key)s
-  AND deleted_at IS NULL
-  AND (expires_at IS NULL OR status = 'busy' OR expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
 
 -- name: read_locked
 WITH locked AS MATERIALIZED (
