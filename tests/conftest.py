@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from threads_left import NewThreads, new_threads_since_now
+
 # One example more or less slow says nothing about the code; in CI the same examples run every time.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, max_examples=40)
@@ -114,3 +116,8 @@ def key_prefix(redis_url: str) -> Iterator[str]:
     with redis.Redis.from_url(redis_url) as client:
         for key in client.scan_iter(match=f"{prefix}*", count=1000):
             client.delete(key)
+
+
+@pytest.fixture
+def new_threads() -> NewThreads:
+    return new_threads_since_now()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ from proxy import cutting_proxy
 
 if TYPE_CHECKING:
     from deerflow_replica._drivers.mongodb import Client
+
+from threads_left import NewThreads
 
 pytestmark = pytest.mark.anyio
 
@@ -38,11 +39,7 @@ async def _ping(client: Client) -> Any:
     return (await client.admin.command("ping"))["ok"]
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "deerflow-replica-mongodb" in thread.name]
-
-
-async def test_work_runs_from_any_loop_and_thread(mongo_url: str) -> None:
+async def test_work_runs_from_any_loop_and_thread(new_threads: NewThreads, mongo_url: str) -> None:
     database = MongoDatabase(mongo_url)
     await database.open()
     assert await database.execute(_ping) == 1
@@ -50,7 +47,7 @@ async def test_work_runs_from_any_loop_and_thread(mongo_url: str) -> None:
     assert database.execute_sync(_ping) == 1
     assert await asyncio.to_thread(database.execute_sync, _ping) == 1
     await database.close()
-    assert not _threads()
+    assert not new_threads("deerflow-replica-mongodb")
 
 
 async def test_a_restart_between_two_calls_is_not_seen(server: FerretDB) -> None:
@@ -77,12 +74,12 @@ async def test_a_server_that_is_away_is_an_error_in_time_and_found_again(server:
     await database.close()
 
 
-async def test_a_server_that_is_not_there_is_an_error_at_the_opening() -> None:
+async def test_a_server_that_is_not_there_is_an_error_at_the_opening(new_threads: NewThreads) -> None:
     database = MongoDatabase("mongodb://u:geheim@127.0.0.1:1/")
     with pytest.raises(StoreUnavailableError, match="Connect") as caught:
         await database.open()
     assert "geheim" not in str(caught.value)
-    assert not _threads()
+    assert not new_threads("deerflow-replica-mongodb")
 
 
 @pytest.mark.parametrize("url", ["mongodb://u:ge/heim@h/", "http://u:geheim@h", "mongodb://u:geheim@h:x/", ""])
@@ -137,7 +134,7 @@ async def test_a_cancelled_call_harms_no_other(mongo_url: str) -> None:
     await database.close()
 
 
-async def test_a_call_under_way_at_the_close_is_an_error(mongo_url: str) -> None:
+async def test_a_call_under_way_at_the_close_is_an_error(new_threads: NewThreads, mongo_url: str) -> None:
     async with cutting_proxy(mongo_url) as proxy:
         database = MongoDatabase(_through(proxy.url))
         await database.open()
@@ -148,7 +145,7 @@ async def test_a_call_under_way_at_the_close_is_an_error(mongo_url: str) -> None
         await database.close()
         with pytest.raises(StoreUnavailableError):
             await asked
-    assert not _threads()
+    assert not new_threads("deerflow-replica-mongodb")
 
 
 async def test_a_borrowed_client_is_left_open(mongo_url: str) -> None:
@@ -165,7 +162,7 @@ async def test_a_borrowed_client_is_left_open(mongo_url: str) -> None:
             await lent.execute(_ping)
 
 
-async def test_what_is_closed_says_so_without_a_thread(mongo_url: str) -> None:
+async def test_what_is_closed_says_so_without_a_thread(new_threads: NewThreads, mongo_url: str) -> None:
     database = MongoDatabase(mongo_url)
     await database.open()
     await database.close()
@@ -173,7 +170,7 @@ async def test_what_is_closed_says_so_without_a_thread(mongo_url: str) -> None:
         await database.execute(_ping)
     with pytest.raises(StoreUnavailableError, match="not open"):
         database.execute_sync(_ping)
-    assert not _threads()
+    assert not new_threads("deerflow-replica-mongodb")
 
 
 async def test_a_mistake_of_the_caller_passes_as_it_is(mongo_url: str, mongo_database: str) -> None:
@@ -205,7 +202,7 @@ async def test_reads_go_to_the_primary_whatever_the_url_says(mongo_url: str) -> 
     await database.close()
 
 
-async def test_parts_share_a_client_by_url(mongo_url: str) -> None:
+async def test_parts_share_a_client_by_url(new_threads: NewThreads, mongo_url: str) -> None:
     databases = Databases()
     database = databases.mongo(mongo_url)
     assert databases.mongo(mongo_url) is database
@@ -214,7 +211,7 @@ async def test_parts_share_a_client_by_url(mongo_url: str) -> None:
     await database.close()
     assert await database.execute(_ping) == 1
     await database.close()
-    assert not _threads()
+    assert not new_threads("deerflow-replica-mongodb")
 
 
 def test_a_url_or_a_client_is_needed() -> None:

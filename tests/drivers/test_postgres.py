@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,8 @@ from deerflow_replica.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from deerflow_replica._drivers.postgres import Connection
+
+from threads_left import NewThreads
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +30,6 @@ async def _sleep(connection: Connection) -> Any:
 
 def _with(dsn: str, parameter: str) -> str:
     return f"{dsn}{'&' if '?' in dsn else '?'}{parameter}"
-
-
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "deerflow-replica-postgres" in thread.name]
 
 
 async def _backends(dsn: str, name: str) -> int:
@@ -63,7 +60,7 @@ async def test_rows_are_tuples_on_a_pool_that_makes_dicts(postgres_dsn: str) -> 
             assert row == {"one": 1}
 
 
-async def test_a_call_under_way_at_the_close_is_an_error(postgres_dsn: str) -> None:
+async def test_a_call_under_way_at_the_close_is_an_error(new_threads: NewThreads, postgres_dsn: str) -> None:
     database = PostgresDatabase(postgres_dsn)
     await database.open()
     asked = asyncio.ensure_future(database.execute(_sleep))
@@ -71,7 +68,7 @@ async def test_a_call_under_way_at_the_close_is_an_error(postgres_dsn: str) -> N
     await database.close()
     with pytest.raises(StoreUnavailableError):
         await asked
-    assert not _threads()
+    assert not new_threads("deerflow-replica-postgres")
 
 
 async def test_an_exhausted_pool_is_an_error_in_time(postgres_dsn: str) -> None:
@@ -112,7 +109,7 @@ async def test_what_collides_runs_again(postgres_dsn: str, postgres_schema: str)
     await database.close()
 
 
-async def test_an_opening_that_is_cancelled_leaves_nothing(postgres_dsn: str) -> None:
+async def test_an_opening_that_is_cancelled_leaves_nothing(new_threads: NewThreads, postgres_dsn: str) -> None:
     name = "opening_cancelled"
     database = PostgresDatabase(_with(postgres_dsn, f"application_name={name}"))
     for milliseconds in range(0, 60, 4):
@@ -122,14 +119,14 @@ async def test_an_opening_that_is_cancelled_leaves_nothing(postgres_dsn: str) ->
         try:
             await opening
         except asyncio.CancelledError:
-            assert not _threads()
+            assert not new_threads("deerflow-replica-postgres")
         else:
             await database.close()
-    assert not _threads()
+    assert not new_threads("deerflow-replica-postgres")
     assert await _backends(postgres_dsn, name) == 0
 
 
-async def test_what_is_closed_says_so_without_a_thread(postgres_dsn: str) -> None:
+async def test_what_is_closed_says_so_without_a_thread(new_threads: NewThreads, postgres_dsn: str) -> None:
     async def ask(connection: Connection) -> None:
         await connection.execute("SELECT 1")
 
@@ -140,4 +137,4 @@ async def test_what_is_closed_says_so_without_a_thread(postgres_dsn: str) -> Non
         await database.execute(ask)
     with pytest.raises(StoreUnavailableError, match="not open"):
         database.execute_sync(ask)
-    assert not _threads()
+    assert not new_threads("deerflow-replica-postgres")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +12,8 @@ import pytest
 
 from deerflow_replica._drivers.sqlite import SqliteDatabase
 from deerflow_replica.errors import StoreUnavailableError
+from threads_left import NewThreads
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +30,6 @@ async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     await database.set_up(_TABLES)
     yield database
     await database.close()
-
-
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "deerflow-replica-sqlite" in thread.name]
 
 
 async def test_a_commit_that_is_refused_leaves_no_transaction_open(database: SqliteDatabase) -> None:
@@ -68,7 +65,7 @@ async def test_callers_that_queue_behind_a_lock_end_in_time(tmp_path: Path) -> N
     await database.close()
 
 
-async def test_opened_by_several_loops_at_once_and_closed_by_the_last(tmp_path: Path) -> None:
+async def test_opened_by_several_loops_at_once_and_closed_by_the_last(new_threads: NewThreads, tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "a.db")
 
     async def use() -> None:
@@ -78,13 +75,13 @@ async def test_opened_by_several_loops_at_once_and_closed_by_the_last(tmp_path: 
             await asyncio.gather(*(database.close() for _ in range(3)))
 
     await asyncio.gather(*(asyncio.to_thread(asyncio.run, use()) for _ in range(4)))
-    assert not _threads()
+    assert not new_threads("deerflow-replica-sqlite")
     with pytest.raises(StoreUnavailableError):
         await database.read(lambda connection: connection.execute("SELECT 1"))
     database.runner.close()
 
 
-async def test_an_opening_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+async def test_an_opening_that_is_cancelled_leaves_nothing(new_threads: NewThreads, tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "a.db")
     for yields in range(12):
         opening = asyncio.ensure_future(database.open())
@@ -94,13 +91,13 @@ async def test_an_opening_that_is_cancelled_leaves_nothing(tmp_path: Path) -> No
         try:
             await opening
         except asyncio.CancelledError:
-            assert not _threads()
+            assert not new_threads("deerflow-replica-sqlite")
         else:
             await database.close()
-    assert not _threads()
+    assert not new_threads("deerflow-replica-sqlite")
 
 
-async def test_a_close_that_is_cancelled_closes(tmp_path: Path) -> None:
+async def test_a_close_that_is_cancelled_closes(new_threads: NewThreads, tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "a.db")
     await database.open()
     closing = asyncio.ensure_future(database.close())
@@ -108,17 +105,10 @@ async def test_a_close_that_is_cancelled_closes(tmp_path: Path) -> None:
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    await asyncio.to_thread(_join)
-    assert not _threads()
+    await eventually(lambda: not new_threads("deerflow-replica-sqlite"))
 
 
-def _join() -> None:
-    for thread in threading.enumerate():
-        if thread.name.startswith("deerflow-replica-sqlite"):
-            thread.join(10)
-
-
-async def test_what_is_closed_says_so_without_a_thread(tmp_path: Path) -> None:
+async def test_what_is_closed_says_so_without_a_thread(new_threads: NewThreads, tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "file.db")
     await database.open()
     await database.close()
@@ -128,4 +118,4 @@ async def test_what_is_closed_says_so_without_a_thread(tmp_path: Path) -> None:
     for use_sync in (database.read_sync, database.write_sync):
         with pytest.raises(StoreUnavailableError, match="not open"):
             use_sync(lambda connection: connection.execute("SELECT 1"))
-    assert not _threads()
+    assert not new_threads("deerflow-replica-sqlite")

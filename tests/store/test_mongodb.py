@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +20,7 @@ from deerflow_replica.store.times import to_micros
 from mongo_server import CannotBuildError, FerretDB
 from proxy import cutting_proxy
 from store.replicas import check_nothing_is_lost, write_together
+from threads_left import NewThreads
 
 pytestmark = pytest.mark.anyio
 
@@ -292,7 +292,7 @@ async def test_a_mistake_in_the_configuration_has_its_key(changed: dict[str, Any
             pass
 
 
-async def test_nothing_runs_after_the_end(store: MongoStore) -> None:
+async def test_nothing_runs_after_the_end(new_threads: NewThreads, store: MongoStore) -> None:
     await asyncio.to_thread(store.count)
     await store.aclose()
-    assert not [thread for thread in threading.enumerate() if "deerflow-replica" in thread.name]
+    assert not new_threads("deerflow-replica")

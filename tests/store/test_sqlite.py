@@ -6,7 +6,6 @@ import asyncio
 import math
 import multiprocessing
 import sqlite3
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from deerflow_replica.errors import ConfigError, StoreUnavailableError
 from deerflow_replica.store import SqliteStore, open_store
 from deerflow_replica.store.embedding import VectorIndexConfig
 from store.replicas import check_nothing_is_lost, write_together
+from threads_left import NewThreads
 
 pytestmark = pytest.mark.anyio
 
@@ -31,11 +31,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "folders" / "store.db"
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "deerflow-replica" in thread.name]
-
-
-async def test_items_outlive_the_store(path: Path) -> None:
+async def test_items_outlive_the_store(new_threads: NewThreads, path: Path) -> None:
     async with SqliteStore(path) as store:
         await store.asetup()
         await store.aput(("a",), "k", {"x": 1})
@@ -43,7 +39,7 @@ async def test_items_outlive_the_store(path: Path) -> None:
         item = await store.aget(("a",), "k")
         assert item is not None
         assert item.value == {"x": 1}
-    assert not _threads()
+    assert not new_threads("deerflow-replica")
 
 
 async def test_in_memory_each_has_its_own_from_every_loop() -> None:
@@ -55,14 +51,14 @@ async def test_in_memory_each_has_its_own_from_every_loop() -> None:
         assert await other.acount() == 0
 
 
-def test_a_store_is_used_by_one_loop_after_the_other(path: Path) -> None:
+def test_a_store_is_used_by_one_loop_after_the_other(new_threads: NewThreads, path: Path) -> None:
     store = SqliteStore(path)
     store.setup()
     for number in range(3):
         asyncio.run(store.aput(("a",), str(number), {}))
     assert asyncio.run(store.acount()) == 3
     store.close()
-    assert not _threads()
+    assert not new_threads("deerflow-replica")
 
 
 async def test_what_is_not_set_up_says_so(path: Path) -> None:
@@ -149,13 +145,13 @@ async def test_a_file_that_another_process_holds_is_an_error_in_time(path: Path)
         assert await store.acount() == 1
 
 
-async def test_what_is_no_database_is_an_error(tmp_path: Path) -> None:
+async def test_what_is_no_database_is_an_error(new_threads: NewThreads, tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database, and long enough to be looked at " * 10)
     store = SqliteStore(tmp_path / "text.db")
     with pytest.raises(StoreUnavailableError, match="not a database"):
         await store.asetup()
     await store.aclose()
-    assert not _threads()
+    assert not new_threads("deerflow-replica")
 
 
 async def test_a_put_with_a_clock_set_back_is_no_older_than_its_item(path: Path) -> None:
@@ -258,7 +254,7 @@ async def test_long_pages_are_read_without_sorting_documents(path: Path) -> None
         assert [step for step in plans if step.startswith("page: SEARCH store_items USING INDEX")], plans
 
 
-async def test_parts_of_a_replica_share_the_connection(path: Path) -> None:
+async def test_parts_of_a_replica_share_the_connection(new_threads: NewThreads, path: Path) -> None:
     databases = Databases()
     config = AppConfig.from_mapping({"store": {"type": "sqlite", "connection_string": str(path)}})
     async with open_store(config, databases=databases) as store:
@@ -270,7 +266,7 @@ async def test_parts_of_a_replica_share_the_connection(path: Path) -> None:
         )
         assert [orjson.loads(document) for (document,) in found] == [{"x": 1}]
         await database.close()
-    assert not _threads()
+    assert not new_threads("deerflow-replica")
 
 
 async def test_text_search_is_a_mistake_in_the_configuration(path: Path) -> None:
