@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypedDict
@@ -282,7 +282,7 @@ class StreamBridge(ABC):
             raise RuntimeError("a stream bridge belongs to the event loop of its first use; this is another")
 
     @abstractmethod
-    async def _publish(self, run_id: str, event: str, encoded: bytes) -> None: ...
+    def _publish(self, run_id: str, event: str, encoded: bytes) -> Coroutine[Any, Any, None]: ...
 
     @abstractmethod
     async def _publish_end(self, run_id: str, reason: str) -> None: ...
