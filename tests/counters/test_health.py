@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deerflow_replica.counters import InMemoryModelCounters, ModelHealth, SqliteModelCounters
+from deerflow_replica.counters import InMemoryModelCounters, ModelHealth, Permit, SqliteModelCounters
 from deerflow_replica.counters._circuit import Circuit, Opening, Policy, leased, opened, released
 from waiting import eventually
 
@@ -49,9 +49,11 @@ async def test_health_made_before_the_counters_open_works_and_ends_with_them(tmp
         other = ModelHealth(sibling, refresh_seconds=0.05)
         await eventually(lambda: other.state("m").reason == "auth")
     await counters.close()
-    assert not health_threads()
     assert (await health.choose(["m", "n"])).model_name == "n"
     await health.refresh()
+    await health.release(Permit("m", probe=True, token="lost"), "success")  # noqa: S106  # a lease, not a secret
+    assert (await asyncio.to_thread(health.choose_sync, ["m"])).forced
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("deerflow-replica")]
 
 
 async def test_counters_do_not_keep_their_health(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
+from .._sync import InlineRunner, Runner
 from ..errors import StoreUnavailableError
 from ._circuit import NEVER_OPENED, Circuit, Opening, Policy, State, leased, opened, released, state_of
 from ._circuit import ReleaseOutcome as ReleaseOutcome
@@ -98,7 +99,6 @@ class ModelHealth:
             window_seconds=window_seconds,
         )
         self._counters = counters
-        self._runner = counters._runner
         self._policy = Policy(open_seconds, max_open_seconds, lease_seconds)
         self._failure_threshold = failure_threshold
         self._failure_rate = failure_rate
@@ -297,9 +297,18 @@ class ModelHealth:
 
     # Sharing
 
+    @property
+    def _runner(self) -> Runner:
+        """That of counters that are not open would start a thread, and nobody to end it."""
+        return self._counters._runner if self._can_share else InlineRunner()
+
+    @property
+    def _can_share(self) -> bool:
+        return self._counters._state == "open"
+
     async def _changed(self, name: str, rule: Callable[[Circuit, float], Circuit]) -> Circuit:
         """The circuit as the rule leaves it: in the store, or here while the store is away."""
-        if not self._is_away:
+        if self._can_share and not self._is_away:
             try:
                 return await self._changed_for_all(name, rule)
             except StoreUnavailableError as error:
@@ -326,6 +335,8 @@ class ModelHealth:
 
     async def _refresh(self) -> None:
         self._refreshed_at = time.monotonic()
+        if not self._can_share:
+            return
         try:
             await self._look_at_windows()
             await self._tell()
