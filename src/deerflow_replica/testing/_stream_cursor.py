@@ -126,11 +126,12 @@ class CursorContract(StreamFixtures):
         self, open_bridge: Open, run_id: str, cursor: str
     ) -> None:
         bridge = await open_bridge(invalid_cursor="tail")
-        async with reading(bridge, run_id, cursor) as next_item:
+        # Half a second: what a loaded server needs to be asked before the first heartbeat.
+        async with reading(bridge, run_id, cursor, heartbeat_interval=0.5) as next_item:
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
             await publish_all(bridge, run_id, 2)
             assert (await next_item()).data == 0
-        async with reading(bridge, run_id, cursor) as next_item:
+        async with reading(bridge, run_id, cursor, heartbeat_interval=0.5) as next_item:
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
             await publish_all(bridge, run_id, 1, start=2, end=True)
             assert (await next_item()).data == 2
