@@ -79,9 +79,19 @@ async def sweep(threads: ThreadMap) -> int:
     return total
 
 
+async def write(threads: ThreadMap, user: str, moves: list[str], name: str) -> int:
+    """Touches each, makes as many more, and deletes those at its own third places."""
+    for number, thread_id in enumerate(moves):
+        await threads.touch(thread_id, user_id=user)
+        await threads.claim(f"{name} {number}", user)
+        if number % 3 == 0:
+            await threads.delete(thread_id, user_id=user)
+    return len(moves)
+
+
 async def serve(threads: ThreadMap) -> None:
     commands = {
-        job.__name__: job for job in (setup, claim, claim_many, merge, compare_and_set, transfer, delete, sweep)
+        job.__name__: job for job in (setup, claim, claim_many, merge, compare_and_set, transfer, delete, sweep, write)
     }
     while line := await asyncio.to_thread(sys.stdin.readline):
         name, arguments = json.loads(line)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deerflow_replica.testing._threads_common import until
+from deerflow_replica.testing._threads_common import until, walked
 from deerflow_replica.threads import ThreadMap
 from threads.replica_process import BACKENDS, built
 
@@ -85,6 +87,7 @@ async def test_races(fleet: Fleet, threads: ThreadMap) -> None:
     await no_compare_and_set_is_lost(fleet, threads)
     await one_transfer_and_one_delete_wins(fleet, threads)
     await sweeps_add_up(fleet, threads)
+    await walks_beside_writers_skip_and_repeat_nothing(fleet, threads)
 
 
 async def one_of_a_hundred_claimers_owns(fleet: Fleet, threads: ThreadMap) -> None:
@@ -96,8 +99,8 @@ async def one_of_a_hundred_claimers_owns(fleet: Fleet, threads: ThreadMap) -> No
 
 
 async def many_claims_are_shared_out(fleet: Fleet, threads: ThreadMap) -> None:
-    created = fleet.each("claim_many", [{"user": f"m{n}", "count": 300} for n in range(_PROCESSES)])
-    assert sum(created) == 300
+    created = fleet.each("claim_many", [{"user": f"m{n}", "count": 100} for n in range(_PROCESSES)])
+    assert sum(created) == 100
     assert [await threads.count(f"m{n}") for n in range(_PROCESSES)] == created
 
 
@@ -135,6 +138,26 @@ async def sweeps_add_up(fleet: Fleet, threads: ThreadMap) -> None:
 
     await until(are_gone)
     assert sum(fleet.all("sweep")) == 50
+
+
+async def walks_beside_writers_skip_and_repeat_nothing(fleet: Fleet, threads: ThreadMap) -> None:
+    stays = [f"stays {number:02}" for number in range(20)]
+    moves = [[f"moves {n} {number:02}" for number in range(12)] for n in range(_PROCESSES)]
+    together = [*stays, *(thread_id for mine in moves for thread_id in mine)]
+    for thread_id in random.Random(7).sample(together, len(together)):
+        await threads.claim(thread_id, "walker")
+    lasting = {*stays, *(thread_id for mine in moves for number, thread_id in enumerate(mine) if number % 3)}
+    commands = [{"user": "walker", "moves": mine, "name": f"new {n}"} for n, mine in enumerate(moves)]
+    writing = asyncio.ensure_future(asyncio.to_thread(fleet.each, "write", commands))
+    walks = 0
+    while not writing.done() or not walks:
+        by_creation = await walked(threads, "walker", beside_writers=True, limit=7, sort_by="created_at")
+        assert sorted(seen for seen in by_creation if seen in lasting) == sorted(lasting)
+        by_update = await walked(threads, "walker", beside_writers=True, limit=7)
+        assert len(set(by_update)) == len(by_update)
+        assert set(stays) <= set(by_update)
+        walks += 1
+    assert await writing == [12] * _PROCESSES
 
 
 def _drop_schema(keywords: dict[str, Any]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
 from deerflow_replica.threads import rules
 from deerflow_replica.threads.rules import Changes, NewThread, Row
-from deerflow_replica.threads.values import UNSET
+from deerflow_replica.threads.values import ANY_USER, UNSET, Claim, ThreadPage, ThreadRecord
 
 _NOW = 1_700_000_000_000_000
 _NEW = NewThread("ann", None, None, "idle", "{}", None, "first")
@@ -43,3 +45,20 @@ def test_time_never_runs_backwards() -> None:
     touched = rules.touch("ann", "second")(_NOW - 1000, stored()).row
     assert touched is not None
     assert touched.updated_at == _NOW + 1
+
+
+def test_records_are_values() -> None:
+    record = rules.record_of(stored())
+    assert pickle.loads(pickle.dumps(record)) == record  # noqa: S301  # our own
+    assert record == rules.record_of(stored())
+    assert not hasattr(record, "__dict__")
+    for value, name in (
+        (record, "user_id"),
+        (Claim("t", True, True, record), "granted"),
+        (ThreadPage((), None), "items"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
+    with pytest.raises(TypeError):
+        ThreadRecord("t", "ann")  # type: ignore[call-arg]  # keywords only
+    assert pickle.loads(pickle.dumps(ANY_USER)) is ANY_USER  # noqa: S301  # our own
