@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import orjson
 from langgraph.store.base import GetOp, ListNamespacesOp, Op, PutOp, SearchOp
@@ -14,6 +14,8 @@ from .documents import encoded
 from .embedding import Embedder, TextIndex, vectors_of
 from .values import Get, Place, Read, Search, Write
 
+Texts: TypeAlias = Sequence[tuple[str, str]]
+
 
 @dataclass(slots=True)
 class Batch:
@@ -21,7 +23,7 @@ class Batch:
 
     reads: Sequence[Read] = ()
     writes: Sequence[Write] = ()
-    texts: list[list[tuple[str, str]]] = field(default_factory=list)
+    texts: Sequence[Texts] = ()
     needs_embedding: bool = False
 
     @property
@@ -50,13 +52,13 @@ class Preparation:
     def batch(self, ops: Sequence[Op], scope: tuple[str, ...]) -> Batch:
         """Every operation is checked before any is done. Of several puts of one item the last is kept."""
         reads = [self.read(op, scope) for op in ops if not isinstance(op, PutOp)]
-        puts: dict[Place, Batch] = {}
+        puts: dict[Place, tuple[Write, Texts]] = {}
         for op in ops:
             if isinstance(op, PutOp):
                 place = inputs.place(scope, op.namespace, op.key, put=op.value is not None)
-                puts[place] = self.put(place, op.value, op.index, inputs.micros(op.ttl))
-        writes = [one.writes[0] for one in puts.values()]
-        texts = [one.texts[0] for one in puts.values()]
+                puts[place] = self._write(place, op.value, op.index, inputs.micros(op.ttl))
+        writes = [write for write, _ in puts.values()]
+        texts = [texts for _, texts in puts.values()]
         return Batch(reads, writes, texts, any(texts) or self._embeds(reads))
 
     def reading(self, read: Read) -> Batch:
@@ -73,18 +75,8 @@ class Preparation:
         keeps_ttl: bool = False,
     ) -> Batch:
         """One put, or one delete when the value is None."""
-        fields = inputs.index_fields(index)
-        if value is None:
-            return Batch(writes=[Write(place, None, if_version=if_version)], texts=[[]])
-        document = encoded(value, max_bytes=self._max_document_bytes)
-        write = Write(place, document, ttl, keeps_ttl, if_version)
-        if self._embedder is None and self._text_index is None:
-            return Batch(writes=[write], texts=[[]])
-        plain = orjson.loads(document)
-        if self._text_index is not None:
-            write = write._replace(text=self._text_index.text(plain, fields))
-        texts = self._embedder.texts(plain, fields) if self._embedder is not None else []
-        return Batch(writes=[write], texts=[texts], needs_embedding=bool(texts))
+        write, texts = self._write(place, value, index, ttl, if_version, keeps_ttl=keeps_ttl)
+        return Batch((), (write,), (texts,), bool(texts))
 
     async def embedded(self, batch: Batch) -> tuple[list[Read], list[Write]]:
         """The operations with their vectors; every distinct text is embedded once."""
@@ -101,6 +93,28 @@ class Preparation:
             for write, texts in zip(batch.writes, batch.texts, strict=True)
         ]
         return reads, writes
+
+    def _write(
+        self,
+        place: Place,
+        value: Mapping[str, Any] | None,
+        index: object,
+        ttl: int | None,
+        if_version: int | None = None,
+        *,
+        keeps_ttl: bool = False,
+    ) -> tuple[Write, Texts]:
+        fields = inputs.index_fields(index)
+        if value is None:
+            return Write(place, None, if_version=if_version), ()
+        document = encoded(value, max_bytes=self._max_document_bytes)
+        write = Write(place, document, ttl, keeps_ttl, if_version)
+        if self._embedder is None and self._text_index is None:
+            return write, ()
+        plain = orjson.loads(document)
+        if self._text_index is not None:
+            write = write._replace(text=self._text_index.text(plain, fields))
+        return write, self._embedder.texts(plain, fields) if self._embedder is not None else ()
 
     def _embeds(self, reads: Sequence[Read]) -> bool:
         if self._embedder is None:
