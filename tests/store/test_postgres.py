@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from deerflow_replica._drivers.postgres import connected_pool
-from deerflow_replica._drivers.postgres_texts import Texts
+from deerflow_replica._drivers.texts_postgres import Texts
 from deerflow_replica.errors import ConfigError, StoreUnavailableError, VersionConflictError
 from deerflow_replica.store import PostgresStore, SharedStore
 from proxy import CuttingProxy, cutting_proxy
@@ -165,13 +165,19 @@ async def test_connections_killed_all_the_time(store: PostgresStore, postgres_ds
     assert succeeded <= item.value["n"] <= succeeded + unknown
 
 
+async def _more_is_seen(proxied: Proxied) -> None:
+    """Something has come to the proxy."""
+    before = [link.seen for link in proxied.proxy.links]
+    await eventually(lambda: [link.seen for link in proxied.proxy.links] != before)
+
+
 async def test_a_cut_in_the_middle_of_calls(proxied: Proxied, store: SharedStore) -> None:
     await proxied.store.aput(*PLACE, {"n": 0})
     for n in range(1, 4):
         proxied.proxy.flows.clear()
-        calls = [asyncio.create_task(proxied.store.aget(*PLACE)) for _ in range(5)]
-        calls += [asyncio.create_task(proxied.store.aput(("b", str(n)), str(key), {})) for key in range(5)]  # type: ignore[arg-type]  # awaited alike
-        await asyncio.sleep(0.02)
+        calls: list[asyncio.Task[Any]] = [asyncio.create_task(proxied.store.aget(*PLACE)) for _ in range(5)]
+        calls += [asyncio.create_task(proxied.store.aput(("b", str(n)), str(key), {})) for key in range(5)]
+        await _more_is_seen(proxied)
         proxied.proxy.cut()
         proxied.proxy.flows.set()
         await asyncio.gather(*calls)
@@ -202,12 +208,18 @@ def locked_item(postgres_dsn: str, postgres_schema: str, store: SharedStore) -> 
         yield
 
 
+def _lock_waits(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
+        return int(row[0]) if row else 0
+
+
 async def test_what_takes_too_long_is_unavailable_and_holds_nobody_up(
     locked_item: None, postgres_dsn: str, postgres_schema: str
 ) -> None:
     async with PostgresStore(postgres_dsn, schema=postgres_schema, timeout_seconds=0.3) as store:
         stuck = [asyncio.create_task(call) for call in (store.aput(*PLACE, {}), store.aput(*PLACE, {}, if_version=1))]
-        await asyncio.sleep(0.01)  # what comes later is sent apart
+        await eventually(lambda: _lock_waits(postgres_dsn))  # what comes later is sent apart
         await store.aput(("b",), "k", {})
         assert await store.aget(("b",), "k") is not None
         for outcome in await asyncio.gather(*stuck, return_exceptions=True):
@@ -255,7 +267,8 @@ async def test_opposite_orders_in_several_loops(postgres_dsn: str, postgres_sche
 
 
 async def test_a_borrowed_pool_stays_open(postgres_dsn: str, postgres_schema: str) -> None:
-    async with AsyncConnectionPool(postgres_dsn, min_size=1, max_size=2, open=False) as pool:  # not autocommit
+    lent: Any = AsyncConnectionPool(postgres_dsn, min_size=1, max_size=2, open=False)  # not autocommit
+    async with lent as pool:
         async with PostgresStore(pool, schema=postgres_schema) as store:
             await store.asetup()
             await store.aput(*PLACE, {"n": 1})

@@ -166,22 +166,30 @@ async def test_an_embedder_that_raises_fails_its_callers_only(
 async def test_calls_keep_their_order_while_texts_are_embedded(
     postgres_dsn: str, postgres_schema: str, index: Any
 ) -> None:
-    is_first = asyncio.Event()
+    is_first, all_are_called = asyncio.Event(), asyncio.Event()
 
     async def embed(texts: Sequence[str]) -> list[list[float]]:
         if not is_first.is_set():
             is_first.set()
-            await asyncio.sleep(0.05)
+            await all_are_called.wait()
         return [[1.0, 2.0] for _ in texts]
 
     index["embed"] = embed
     async with PostgresStore(postgres_dsn, schema=postgres_schema, index=index) as store:
         await store.asetup()
-        _, item, _, other = await asyncio.gather(
+
+        async def call_all() -> None:
+            await is_first.wait()
+            for _ in range(50):  # turns of the loop
+                await asyncio.sleep(0)
+            all_are_called.set()
+
+        _, item, _, other, _ = await asyncio.gather(
             store.aput(A, "k", {"v": "slow"}),
             store.aget(A, "k"),
             store.aput(A, "k", {"v": "fast"}),
             store.aget(("b",), "k"),
+            call_all(),
         )
         assert item is not None
         assert item.value == {"v": "slow"}
