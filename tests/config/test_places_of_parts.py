@@ -23,7 +23,7 @@ NO_STORE = "memory.storage: a store is needed: pass store=, or open a replica"
 NO_REDIS = "user_thread_mapping.connection_string: 'redis://h:x' is not a Redis URL: redis://, rediss:// or unix://"
 NO_MONGODB = "user_thread_mapping.connection_string: 'mongodb://' is not a MongoDB URL"
 NO_NAME = "{connection_string: 'mongodb://h', mongo_database: a.b, type: mongo}"
-NAMES = 'database must be a name that MongoDB takes: at most 63 characters, none of /\\. "$*<>:|?'
+NAMES = "'a.b' is no name: 1 to 63 characters, none of /\\. \"$*<>:|?"
 NO_URL = "store.connection_string: not a mongodb:// URL"
 NO_TEXTS = "store.text_index: a store of type sqlite has none"
 Open = Callable[[AppConfig], AbstractAsyncContextManager[Any]]

@@ -84,7 +84,7 @@ async def test_mongodb(mongo_url: str, mongo_database: str) -> None:
         assert await beside.owner_of("t") == "ann"
 
 
-@pytest.mark.parametrize(("key", "name"), [("mongo_database", "a.b"), ("mongo_collection", "system.x")])
+@pytest.mark.parametrize(("key", "name"), [("mongo_database", "a.b"), ("mongo_collection", "a..b")])
 async def test_names_that_mongodb_does_not_take(key: str, name: str) -> None:
     chosen = config(type="mongo", connection_string="mongodb://127.0.0.1:1", **{key: name})
     with pytest.raises(ConfigError, match=rf"user_thread_mapping\.{key}"):

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from .._drivers.mongo_clock import ServerClock
-from .._drivers.mongodb import Client, Collection, MongoDatabase, collection_of
+from .._drivers.mongodb import Client, Collection, MongoDatabase, check_names, collection_of
 from .._extras import extra
 from . import rules
 from .base import ThreadMap
@@ -16,10 +16,9 @@ from .filters import metadata_matches
 from .mongo_rows import beyond, document_of, expired, id_of, matching, of_user, row_of, rows_of, unexpired, with_ids
 from .paging import Filters, Query
 from .rules import Inserted, NewThread, Row, Rule
-from .validation import collection_name, database_name
 
 with extra("mongodb"):
-    from pymongo import DeleteOne, ReplaceOne
+    from pymongo import DeleteOne, ReplaceOne, WriteConcern
     from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 T = TypeVar("T")
@@ -34,8 +33,8 @@ class MongoThreadMap(ThreadMap):
     """A `ThreadMap` in one collection of MongoDB. The clock is the server's, as it told it within the last seconds.
 
     Pass a `uri`, or a `client`, which is borrowed and never closed. Each write changes one document, so a standalone
-    server will do. A call whose connection is lost is repeated; a repeated claim, update, transfer or delete recognises
-    that its first attempt had arrived.
+    server will do; of a replica set the majority has it, whatever the client's settings say. A call whose connection is
+    lost is repeated; a repeated claim, update, transfer or delete recognises that its first attempt had arrived.
     """
 
     def __init__(
@@ -58,7 +57,8 @@ class MongoThreadMap(ThreadMap):
             tombstone_seconds=tombstone_seconds,
             operation_timeout_seconds=operation_timeout_seconds,
         )
-        self._names = database_name(database), collection_name(collection)
+        check_names(database, collection)
+        self._names = database, collection
         self._clock = _clock or ServerClock()
         self._database = _database or MongoDatabase(uri, client=client, timeout_seconds=self._timeout_seconds)
         self.runner = self._database.runner
@@ -173,7 +173,7 @@ class MongoThreadMap(ThreadMap):
         return ReplaceOne({"_id": document["_id"], "change": old.change}, document)
 
     async def _create_indexes(self, client: Client) -> None:
-        threads = collection_of(client, *self._names)
+        threads = self._threads(client)
         of_one_user = [("tenant", 1), ("user_id", 1), ("live", 1)]
         await threads.create_index([*of_one_user, ("updated_at", 1), ("thread_id", 1)], name="by_updated")
         await threads.create_index([*of_one_user, ("created_at", 1), ("thread_id", 1)], name="by_created")
@@ -184,6 +184,9 @@ class MongoThreadMap(ThreadMap):
         """`work` with the collection and the time."""
 
         async def asked(client: Client) -> T:
-            return await work(collection_of(client, *self._names), await self._clock.now(client))
+            return await work(self._threads(client), await self._clock.now(client))
 
         return await self._database.execute(asked, retry=retry)
+
+    def _threads(self, client: Client) -> Collection:
+        return collection_of(client, *self._names).with_options(write_concern=WriteConcern("majority"))

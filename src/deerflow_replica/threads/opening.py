@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..config import AppConfig
     from ..config.targets import Target
 
+_NAMES = ("database", "collection")  # MongoDB's, as its driver calls what it refuses
+
 
 @asynccontextmanager
 async def open_thread_map(config: AppConfig, *, databases: Databases | None = None) -> AsyncIterator[ThreadMap]:
@@ -32,8 +34,8 @@ async def open_thread_map(config: AppConfig, *, databases: Databases | None = No
             threads = await stack.enter_async_context(_built(config, target, databases))
         except ConfigError as error:
             (problem,) = error.problems
-            own = problem.key.startswith("user_thread_mapping.")
-            raise error if own else problem_at(config, target.key, problem.message) from None
+            key = f"user_thread_mapping.mongo_{problem.key}" if problem.key in _NAMES else target.key
+            raise problem_at(config, key, problem.message) from None
         yield threads
 
 
@@ -63,22 +65,10 @@ def _built(config: AppConfig, target: Target, databases: Databases | None) -> Th
 
         shared_connection = databases.redis(target.url) if databases else None
         return RedisThreadMap(target.url, key_prefix=section.redis_key_prefix, **common, _database=shared_connection)
-    return _in_mongodb(config, target.url, databases, common)
-
-
-def _in_mongodb(config: AppConfig, url: str, databases: Databases | None, common: dict[str, Any]) -> ThreadMap:
-    from ..config.targets import problem_at
-    from . import validation
     from .mongodb import MongoThreadMap
 
-    section = config.user_thread_mapping
-    try:
-        database = validation.database_name(section.mongo_database)
-    except ValueError as error:
-        raise problem_at(config, "user_thread_mapping.mongo_database", str(error)) from None
-    try:
-        collection = validation.collection_name(section.mongo_collection or section.table)
-    except ValueError as error:
-        raise problem_at(config, "user_thread_mapping.mongo_collection", str(error)) from None
-    shared_client = databases.mongo(url) if databases else None
-    return MongoThreadMap(url, database=database, collection=collection, **common, _database=shared_client)
+    shared_client = databases.mongo(target.url) if databases else None
+    collection = section.mongo_collection or section.table
+    return MongoThreadMap(
+        target.url, database=section.mongo_database, collection=collection, **common, _database=shared_client
+    )

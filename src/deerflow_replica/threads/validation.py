@@ -17,8 +17,6 @@ MAX_MICROSECONDS = 253_402_300_799_999_999  # the last microsecond that a dateti
 _UNFIT_IN_IDS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _UNFIT_IN_TEXT = re.compile("[\x00\ud800-\udfff]")
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_DATABASE = re.compile(r"""[^/\\. "$*<>:|?\x00-\x1f\ud800-\udfff]{1,63}""")
-_COLLECTION = re.compile(r"(?!system\.)[^$\x00-\x1f\ud800-\udfff]{1,120}")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -75,18 +73,6 @@ def tenant_name(value: object) -> str:
 def table_name(value: object) -> str:
     if not isinstance(value, str) or not _TABLE.fullmatch(value):
         raise ValueError("table must match [A-Za-z_][A-Za-z0-9_]{0,47}")
-    return str.__str__(value)
-
-
-def database_name(value: object) -> str:
-    if not isinstance(value, str) or not _DATABASE.fullmatch(value):
-        raise ValueError('database must be a name that MongoDB takes: at most 63 characters, none of /\\. "$*<>:|?')
-    return str.__str__(value)
-
-
-def collection_name(value: object) -> str:
-    if not isinstance(value, str) or not _COLLECTION.fullmatch(value) or value.startswith(".") or ".." in value:
-        raise ValueError("collection must be a name that MongoDB takes: at most 120 characters, no $, not system.")
     return str.__str__(value)
 
 
