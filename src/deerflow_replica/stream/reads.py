@@ -316,6 +316,8 @@ def _on_refill(reader: Subscriber, page: Page | None) -> None:
         reader.wake()  # it asked twice, and got what it needs
     elif ring is None or page is None or page.epoch != ring.epoch:
         reader.conclude(StreamGap(reader.last_id, None, None))
+    elif page.tail < reader.next_seq:
+        reader.wake()  # it asked before there was more, and fell behind meanwhile
     elif not page.entries or page.entries[0].seq > reader.next_seq:
         reader.conclude(page.state().gap(reader.last_id))
     else:
