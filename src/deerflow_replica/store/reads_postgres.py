@@ -104,8 +104,11 @@ def _pages(at: Sequence[int]) -> _Reader:
     def read(rows: Rows, answers: list[Any]) -> None:
         for place in at:
             answers[place] = []
-        for place, *values in rows:
-            answers[at[place - 1]].append(_row(values))
+        pages = [answers[place] for place in at]
+        for place, namespace, key, document, version, created_at, updated_at, has_ttl in rows:
+            # There may be thousands: no function, and no argument by its name, for each.
+            stamps = created_at.replace(tzinfo=UTC), updated_at.replace(tzinfo=UTC)
+            pages[place - 1].append(_new_row((namespace, key, document, version, *stamps, has_ttl, None)))
 
     return read
 
@@ -124,7 +127,10 @@ def _namespaces(at: int) -> _Reader:
     return read
 
 
+_new_row = Row._make
+
+
 def _row(values: Sequence[Any]) -> Row:
-    namespace, key, document, version, created_at, updated_at, has_ttl = values[:7]
+    namespace, key, document, version, created_at, updated_at, has_ttl, *score = values
     stamps = created_at.replace(tzinfo=UTC), updated_at.replace(tzinfo=UTC)
-    return Row(namespace, key, document, version, *stamps, has_ttl, *values[7:])
+    return _new_row((namespace, key, document, version, *stamps, has_ttl, *(score or (None,))))
