@@ -81,6 +81,15 @@ async def test_a_bad_url() -> None:
     assert "heim" not in str(refused.value)
 
 
+async def test_what_the_server_refuses(mongo_url: str, mongo_database: str) -> None:
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        client[mongo_database]["user_thread_mappings"].create_index("user_id", name="by_updated")
+    with pytest.raises(StoreUnavailableError, match="refused") as refused:
+        async with MongoThreadMap(mongo_url, database=mongo_database):
+            raise AssertionError("it opened")
+    assert type(refused.value.__cause__).__module__ == "pymongo.errors"
+
+
 def test_neither_or_both() -> None:
     with pytest.raises(ValueError, match="either"):
         MongoThreadMap()

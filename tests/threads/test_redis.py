@@ -142,6 +142,16 @@ async def test_the_last_moment_of_the_calendar(redis_url: str, key_prefix: str) 
         assert await threads.sweep() == 0
 
 
+async def test_what_the_server_refuses(server: redis.Redis, redis_url: str, key_prefix: str) -> None:
+    server.set(f"{{{key_prefix}:default}}:rows", "something else")
+    async with RedisThreadMap(redis_url, key_prefix=key_prefix) as threads:
+        for work in (threads.claim("t", "ann"), threads.owner_of("t"), threads.touch("t", user_id="ann")):
+            with pytest.raises(StoreUnavailableError, match="refused") as refused:
+                await work
+            assert type(refused.value.__cause__).__module__ == "redis.exceptions"
+    server.delete(f"{{{key_prefix}:default}}:rows")
+
+
 async def test_a_borrowed_client_is_left_open(redis_url: str, key_prefix: str) -> None:
     async with Redis.from_url(redis_url, decode_responses=True) as client:
         async with RedisThreadMap(client=client, key_prefix=key_prefix) as threads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -160,7 +160,7 @@ class MongoDatabase(SharedDatabase):
 
     async def execute(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
         client = self._opened()  # asked here, too: what is closed starts no thread to say so
-        return await self.runner.acall(self._server.run(client, work, retry=retry))
+        return await self.runner.acall(_carried_through(lambda: self._server.run(client, work, retry=retry)))
 
     def execute_sync(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
         """The same for a caller without a loop, or on the thread of another one."""
@@ -199,6 +199,19 @@ def collection_of(client: Client, database: str, name: str) -> Collection:
     """Read on the primary and decoded plainly, whatever the client's own settings: a finished write is seen by all."""
     options: CodecOptions[Document] = CodecOptions()
     return client.get_database(database, codec_options=options, read_preference=ReadPreference.PRIMARY)[name]
+
+
+async def _carried_through(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """A caller that is cancelled stops waiting; the driver, which leaks the socket that it was opening, does not."""
+    task = asyncio.ensure_future(work())
+    task.add_done_callback(_look_at)
+    return await asyncio.shield(task)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Nobody may be left to whom the error could be told."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _reached(client: Client) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from .._drivers.mongo_clock import ServerClock
-from .._drivers.mongodb import Client, Collection, MongoDatabase, check_names, collection_of
+from .._drivers.mongodb import Client, Collection, MongoDatabase, check_names, collection_of, refusals
 from .._extras import extra
 from . import rules
 from .base import ThreadMap
@@ -66,7 +66,8 @@ class MongoThreadMap(ThreadMap):
     async def _open(self) -> None:
         await self._database.open()
         try:
-            await self._database.execute(self._create_indexes)
+            with refusals():
+                await self._database.execute(self._create_indexes)
         except BaseException:
             await self._database.close()
             raise
@@ -186,7 +187,8 @@ class MongoThreadMap(ThreadMap):
         async def asked(client: Client) -> T:
             return await work(self._threads(client), await self._clock.now(client))
 
-        return await self._database.execute(asked, retry=retry)
+        with refusals():
+            return await self._database.execute(asked, retry=retry)
 
     def _threads(self, client: Client) -> Collection:
         return collection_of(client, *self._names).with_options(write_concern=WriteConcern("majority"))
