@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .._drivers.pipelined_postgres import Rows, Statement
@@ -106,8 +106,8 @@ def _pages(at: Sequence[int]) -> _Reader:
             answers[place] = []
         pages = [answers[place] for place in at]
         for place, namespace, key, document, version, created_at, updated_at, has_ttl in rows:
-            # There may be thousands: no function, and no argument by its name, for each.
-            stamps = created_at.replace(tzinfo=UTC), updated_at.replace(tzinfo=UTC)
+            # There may be thousands: few steps, and no argument by its name, for each.
+            stamps = _stamp(created_at), _stamp(updated_at)
             pages[place - 1].append(_new_row((namespace, key, document, version, *stamps, has_ttl, None)))
 
     return read
@@ -128,9 +128,18 @@ def _namespaces(at: int) -> _Reader:
 
 
 _new_row = Row._make
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXACT_BELOW = 2**52
 
 
 def _row(values: Sequence[Any]) -> Row:
     namespace, key, document, version, created_at, updated_at, has_ttl, *score = values
-    stamps = created_at.replace(tzinfo=UTC), updated_at.replace(tzinfo=UTC)
+    stamps = _stamp(created_at), _stamp(updated_at)
     return _new_row((namespace, key, document, version, *stamps, has_ttl, *(score or (None,))))
+
+
+def _stamp(micros: int) -> datetime:
+    """From microseconds since 1970: the quick way is exact for a century and more."""
+    if 0 <= micros < _EXACT_BELOW:
+        return datetime.fromtimestamp(micros / 1_000_000, UTC)
+    return _EPOCH + timedelta(microseconds=micros)

@@ -8,7 +8,7 @@ INSERT INTO {about} (name, value) VALUES (%(name)s, %(value)s) ON CONFLICT (name
 (NOT %(live)s OR expires_at IS NULL OR expires_at > statement_timestamp())
 
 -- name: columns
-namespace, key, value::text, version, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC', ttl IS NOT NULL
+namespace, key, value::text, version, (extract(epoch FROM created_at) * 1000000)::bigint, (extract(epoch FROM updated_at) * 1000000)::bigint, ttl IS NOT NULL
 
 -- name: get_one
 SELECT {columns}
