@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ _FORBIDDEN = '/\\. "$*<>:|?'
 _DATABASE = re.compile(rf"[^{re.escape(_FORBIDDEN)}\x00-\x1f\ud800-\udfff]{{1,63}}")
 _COLLECTION = re.compile(r"(?!system\.)[^$\x00-\x1f\ud800-\udfff]{1,120}")
 _POLL_SECONDS = 0.02
+_CLOSE_SECONDS = 1.0  # for calls that are under way
 
 
 @contextmanager
@@ -151,6 +152,7 @@ class MongoDatabase(SharedDatabase):
         self._server = MongoServer(url, max_size=max_size, timeout_seconds=timeout_seconds)
         self._client = client
         self._owns_client = client is None
+        self._under_way: set[asyncio.Task[Any]] = set()
         self.runner: Runner = LoopThread("deerflow-replica-mongodb") if self._owns_client else BorrowedLoop()
 
     async def touch(self) -> None:
@@ -160,11 +162,23 @@ class MongoDatabase(SharedDatabase):
 
     async def execute(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
         client = self._opened()  # asked here, too: what is closed starts no thread to say so
-        return await self.runner.acall(_carried_through(lambda: self._server.run(client, work, retry=retry)))
+        return await self.runner.acall(self._carried_through(client, work, retry=retry))
 
     def execute_sync(self, work: Callable[[Client], Awaitable[T]], *, retry: bool = True) -> T:
         """The same for a caller without a loop, or on the thread of another one."""
         return self.runner.call(self._server.run(self._opened(), work, retry=retry))
+
+    async def _carried_through(self, client: Client, work: Callable[[Client], Awaitable[T]], *, retry: bool) -> T:
+        """A cancelled caller stops waiting; the driver, which would leak the socket that it was opening, does not."""
+        task = asyncio.ensure_future(self._server.run(client, work, retry=retry))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be left to whom it could be told
 
     async def _connect(self) -> None:
         if self._client is None:
@@ -173,6 +187,8 @@ class MongoDatabase(SharedDatabase):
     async def _disconnect(self) -> None:
         if self._client is not None:
             client, self._client = self._client, None
+            if self._under_way:
+                await asyncio.wait(self._under_way, timeout=_CLOSE_SECONDS)
             await client.close()
 
     def _opened(self) -> Client:
@@ -199,19 +215,6 @@ def collection_of(client: Client, database: str, name: str) -> Collection:
     """Read on the primary and decoded plainly, whatever the client's own settings: a finished write is seen by all."""
     options: CodecOptions[Document] = CodecOptions()
     return client.get_database(database, codec_options=options, read_preference=ReadPreference.PRIMARY)[name]
-
-
-async def _carried_through(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """A caller that is cancelled stops waiting; the driver, which leaks the socket that it was opening, does not."""
-    task = asyncio.ensure_future(work())
-    task.add_done_callback(_look_at)
-    return await asyncio.shield(task)
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """Nobody may be left to whom the error could be told."""
-    if not task.cancelled():
-        task.exception()
 
 
 async def _reached(client: Client) -> None:
