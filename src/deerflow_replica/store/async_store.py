@@ -239,7 +239,8 @@ class AsyncStore(BaseStore):
     async def astart_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> None:
         """Sweep in the background, by default every `ttl_config["sweep_interval_minutes"]`, else every 5 minutes."""
         minutes = sweep_interval_minutes or self.ttl_config.get("sweep_interval_minutes") or 5
-        self._root._sweeper.start(float(minutes) * 60)
+        interval = inputs.micros(minutes, "sweep_interval_minutes")
+        self._root._sweeper.start((interval or 0) / 1_000_000)
 
     async def astop_ttl_sweeper(self, timeout: float | None = None) -> bool:
         """Whether it has stopped within `timeout` seconds (None: however long it takes)."""

@@ -40,7 +40,7 @@ class Embedder:
         self.distance = _one_of("distance_type", index.get("distance_type", "cosine"), _DISTANCES)
         self.ann: Mapping[str, Any] = index.get("ann_index_config") or {}
         self._embeddings = ensure_embeddings(index.get("embed"))
-        self._fields = tuple(index.get("fields") or ("$",))
+        self._fields = _paths("index", index.get("fields"))
 
     def texts(self, value: Mapping[str, Any], fields: Sequence[str] | Literal[False] | None) -> list[tuple[str, str]]:
         """Path and text of everything to embed. Several texts at one path are told apart by their number."""
@@ -73,7 +73,7 @@ class TextIndex:
 
     def __init__(self, text_index: TextIndexConfig) -> None:
         self.language = text_index.get("language", "simple")
-        self._fields = tuple(text_index.get("fields") or ("$",))
+        self._fields = _paths("text_index", text_index.get("fields"))
 
     def text(self, value: Mapping[str, Any], fields: Sequence[str] | Literal[False] | None) -> str | None:
         if fields is False:
@@ -102,6 +102,14 @@ def _dims(index: VectorIndexConfig) -> int:
     if not isinstance(dims, int) or isinstance(dims, bool) or dims < 1:
         raise ConfigError(f"index.dims must be an int of at least 1, not {dims!r}")
     return dims
+
+
+def _paths(name: str, fields: object) -> tuple[str, ...]:
+    if not fields:
+        return ("$",)
+    if not isinstance(fields, (list, tuple)) or not all(isinstance(path, str) for path in fields):
+        raise ConfigError(f"{name}.fields must be a list of paths, not {fields!r}")
+    return tuple(fields)
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:

@@ -93,14 +93,14 @@ def version(value: object) -> int:
     return whole_number("if_version", value)
 
 
-def micros(minutes: object) -> int | None:
-    """A time to live in minutes as microseconds; None stays None."""
+def micros(minutes: object, name: str = "ttl") -> int | None:
+    """Minutes as microseconds; None stays None."""
     if minutes is None:
         return None
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)):
-        raise ValueError(f"ttl must be a number of minutes, not {minutes!r}")  # noqa: TRY004  # as above
+        raise ValueError(f"{name} must be a number of minutes, not {minutes!r}")  # noqa: TRY004  # as above
     if not minutes > 0 or (isinstance(minutes, float) and not math.isfinite(minutes)):
-        raise ValueError(f"ttl must be greater than 0 and finite, not {minutes!r}")
+        raise ValueError(f"{name} must be greater than 0 and finite, not {minutes!r}")
     return MAX_TTL if minutes >= MAX_TTL / 60_000_000 else max(1, round(minutes * 60_000_000))
 
 

@@ -48,6 +48,7 @@ def _placed(config: AppConfig, target: Target) -> Iterator[None]:
     from ..config.targets import problem_at
 
     keys = {"dsn": target.key, "url": target.key, "database": "store.mongo_database"}
+    keys |= {key: f"store.{key}" for key in ("index.ann_index_config", "index.dims", "text_index.language")}
     try:
         yield
     except ConfigError as error:
@@ -55,6 +56,17 @@ def _placed(config: AppConfig, target: Target) -> Iterator[None]:
         if problem.key not in keys:
             raise
         raise problem_at(config, keys[problem.key], problem.message) from None
+
+
+@contextmanager
+def _asked_for(config: AppConfig, key: str) -> Iterator[None]:
+    """What a value is refused with, at the value's place."""
+    from ..config.targets import problem_at
+
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        raise problem_at(config, key, str(error).partition("\n")[0]) from error
 
 
 def _built(config: AppConfig, target: Target, options: dict[str, Any], databases: Databases | None) -> SharedStore:
@@ -85,9 +97,24 @@ def _in_memory(options: Mapping[str, Any]) -> BaseStore:
 
 
 def _options(config: AppConfig) -> dict[str, Any]:
+    from langgraph.store.base import ensure_embeddings
+
+    from .embedding import Embedder, TextIndex
+    from .inputs import micros
+
     ttl = {"omit_expired": True, "sweep_interval_minutes": _SWEEP_MINUTES, **(_plain(config.store.ttl) or {})}
-    given = {"index": _plain(config.store.index), "text_index": _plain(config.store.text_index)}
-    return {"ttl": ttl, **{name: value for name, value in given.items() if value}}
+    for name in ("default_ttl", "sweep_interval_minutes"):
+        with _asked_for(config, f"store.ttl.{name}"):
+            micros(ttl.get(name), name)
+    index, text_index = _plain(config.store.index), _plain(config.store.text_index)
+    if index:
+        with _asked_for(config, "store.index"):
+            index["embed"] = ensure_embeddings(index.get("embed"))
+            Embedder(index)
+    if text_index:
+        with _asked_for(config, "store.text_index"):
+            TextIndex(text_index)
+    return {"ttl": ttl, **{name: value for name, value in (("index", index), ("text_index", text_index)) if value}}
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._drivers.postgres import exclusive
 from .._drivers.statements import load_statements, quoted
 from .._extras import extra
-from ..errors import ConfigError
+from ..errors import ConfigError, ConfigProblem
 from .sql_postgres import Dialect, Statements, tables
 
 with extra("postgres"):
@@ -116,12 +116,13 @@ def _vector_index(dialect: Dialect) -> dict[str, str]:
     assert embedder is not None  # noqa: S101  # only asked for with one
     kind, vector_type = embedder.ann.get("kind", "hnsw"), dialect.vector_type
     if kind not in _KINDS or vector_type not in _INDEXED_DIMS:
-        raise ConfigError(f"index.ann_index_config: no index {kind!r} of {vector_type!r}")
+        raise ConfigError(ConfigProblem("index.ann_index_config", f"no index {kind!r} of {vector_type!r}"))
     if kind != "flat" and embedder.dims > _INDEXED_DIMS[vector_type]:
-        raise ConfigError(
-            f"index.dims: {kind} indexes at most {_INDEXED_DIMS[vector_type]} dimensions of type {vector_type}; "
+        message = (
+            f"{kind} indexes at most {_INDEXED_DIMS[vector_type]} dimensions of type {vector_type}; "
             'say {"vector_type": "halfvec"} or {"kind": "flat"} in ann_index_config'
         )
+        raise ConfigError(ConfigProblem("index.dims", message))
     return {
         "dims": str(embedder.dims),
         "vector_type": vector_type,
@@ -144,7 +145,8 @@ async def _check_language(connection: Connection, dialect: Dialect) -> None:
     try:
         await connection.execute("SELECT CAST(%(language)s AS regconfig)", {"language": language})
     except (psycopg.ProgrammingError, psycopg.DataError) as error:
-        raise ConfigError(f"text_index.language: PostgreSQL has no text search configuration {language!r}") from error
+        message = f"PostgreSQL has no text search configuration {language!r}"
+        raise ConfigError(ConfigProblem("text_index.language", message)) from error
 
 
 async def _extension(connection: Connection, dialect: Dialect) -> str | None:

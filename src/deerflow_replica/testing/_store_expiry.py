@@ -146,6 +146,12 @@ class ExpiryContract(StoreFixtures):
         await until(lambda: _is_empty(store))
         assert await asyncio.to_thread(store.stop_ttl_sweeper, 5.0)
 
+    @pytest.mark.parametrize("minutes", [-1, float("nan"), "often"])
+    async def test_a_sweeper_without_a_pause_is_refused(self, store: SharedStore, minutes: Any) -> None:
+        with pytest.raises(ValueError, match="sweep_interval_minutes"):
+            await store.astart_ttl_sweeper(minutes)
+        assert await store.astop_ttl_sweeper()
+
 
 async def _gone(store: SharedStore, key: str = "k") -> bool:
     return await store.aget(("a",), key, refresh_ttl=False) is None
