@@ -34,7 +34,7 @@ def migrate_store(
         typer.Option("--to", metavar="URL", help="postgresql://, sqlite:/// or mongodb://; else the config's."),
     ] = None,
     on_conflict: Annotated[OnConflict, typer.Option(help="An item that is there already.")] = OnConflict.SKIP,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, take over no item.")] = False,
     config: ConfigPath = None,
     extensions: ExtensionsPath = None,
 ) -> None:
