@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from deerflow_replica._drivers.postgres import PostgresDatabase
+from deerflow_replica._drivers.postgres import PostgresDatabase, connected_pool
 from deerflow_replica.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from deerflow_replica._drivers.postgres import Connection
+    from deerflow_replica._drivers.postgres import Connection, connected_pool
 
 from threads_left import NewThreads
 
@@ -138,3 +139,28 @@ async def test_what_is_closed_says_so_without_a_thread(new_threads: NewThreads, 
     with pytest.raises(StoreUnavailableError, match="not open"):
         database.execute_sync(ask)
     assert not new_threads("deerflow-replica-postgres")
+
+
+def test_a_pool_that_is_left_open_ends_with_its_loop(postgres_dsn: str) -> None:
+    """Also in the midst of a connect: the pool takes its cancellation for an error of the server's, and goes on."""
+
+    async def leave_open(turns: int) -> None:
+        pool = await connected_pool(postgres_dsn, max_size=8, timeout_seconds=5)
+
+        async def use() -> None:
+            async with pool.connection() as connection:
+                await connection.execute("SELECT pg_sleep(0.01)")
+
+        users = [asyncio.create_task(use()) for _ in range(8)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert users
+
+    def leave_many_open() -> None:
+        for turns in range(20):
+            asyncio.run(leave_open(turns))
+
+    leaving = threading.Thread(target=leave_many_open, daemon=True)
+    leaving.start()
+    leaving.join(30)
+    assert not leaving.is_alive()

@@ -13,6 +13,7 @@ import orjson
 from .._extras import extra
 from .._sync import BorrowedLoop, LoopThread, Runner
 from ..errors import ConfigError, StoreUnavailableError
+from .pool_postgres import EndingPool
 from .shared import SharedDatabase
 from .texts_postgres import know_texts
 
@@ -22,10 +23,11 @@ with extra("postgres"):
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.rows import tuple_row
     from psycopg.types.json import set_json_loads
-    from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+    from psycopg_pool import PoolClosed, PoolTimeout
 
 if TYPE_CHECKING:
     from psycopg.rows import TupleRow
+    from psycopg_pool import AsyncConnectionPool
 
     Connection = AsyncConnection[TupleRow]
     Pool = AsyncConnectionPool[Connection]
@@ -147,7 +149,7 @@ async def connected_pool(
         # One plain connection first: it fails at once with the server's own reason, a pool only times out.
         async with asyncio.timeout(timeout_seconds):
             await (await AsyncConnection.connect(dsn, autocommit=True)).close()
-        pool: Pool = AsyncConnectionPool(
+        pool: Pool = EndingPool(
             dsn,
             min_size=min_size,
             max_size=max_size,
