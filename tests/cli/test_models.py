@@ -71,5 +71,5 @@ def test_a_server_that_is_away_ends_the_command(run: Command, file: Path) -> Non
     file.write_text("model_feedback: {type: redis, connection_string: 'redis://:geheim@127.0.0.1:1/0'}\n")
     done = run("models")
     assert (done.code, done.out) == (1, "")
-    assert "127.0.0.1:1" in done.err
-    assert "geheim" not in done.err
+    key = "config.yaml:1:50 model_feedback.connection_string"
+    assert done.err.startswith(f"{key}: cannot reach redis://:***@127.0.0.1:1/0: ")

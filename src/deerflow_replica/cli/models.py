@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .._reach import reach_all
 from ..config import AppConfig
 from ..counters.health import CircuitState
 from ..counters.opening import model_health, open_model_counters
@@ -50,6 +51,7 @@ def models(
 
 async def _found(config: AppConfig) -> list[_Model]:
     """Opens the counters alone: no other part has to be there."""
+    await reach_all(config, ["model_feedback"] if config.model_feedback.enabled else [], None)
     async with open_model_counters(config) as counters:
         health = model_health(config, counters)
         await health.refresh()
