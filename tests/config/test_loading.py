@@ -307,6 +307,15 @@ def test_where_a_redis_url_comes_from(write: Write) -> None:
         AppConfig.from_mapping({"stream_bridge": {"type": "redis"}}, env=general)
 
 
+def test_near_misses_are_told_in_what_is_handed_on_too(write: Write) -> None:
+    write("store:\n  ttl: {default_tl: 5}\n  text_index: {langauge: x}\n  index: {dims: 3, embeds: x, zebra: 1}\n")
+    assert AppConfig.from_file(env={}).warnings == (
+        "config.yaml:2:9 store.ttl.default_tl: unknown name, did you mean default_ttl?",
+        "config.yaml:3:16 store.text_index.langauge: unknown name, did you mean language?",
+        "config.yaml:4:20 store.index.embeds: unknown name, did you mean embed?",
+    )
+
+
 def test_unknown_names_are_kept_and_near_misses_are_told(write: Write) -> None:
     write("memmory: {}\nweather: {a: 1}\ntools: []\nmemory:\n  enabeld: true\n  max_facts: 3\n  zebra: 1\n")
     config = AppConfig.from_file(env={})

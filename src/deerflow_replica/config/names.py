@@ -34,6 +34,14 @@ _MEMORY_FIELDS = frozenset(
 _ALLOWED: Mapping[tuple[str, ...], frozenset[str]] = MappingProxyType(
     {(): DEERFLOW_SECTIONS, ("memory",): _MEMORY_FIELDS}
 )
+_INSIDE: Mapping[tuple[str, ...], frozenset[str]] = MappingProxyType(
+    {
+        ("store", "index"): frozenset({"ann_index_config", "dims", "distance_type", "embed", "fields"}),
+        ("store", "text_index"): frozenset({"fields", "language"}),
+        ("store", "ttl"): frozenset({"default_ttl", "omit_expired", "refresh_on_read", "sweep_interval_minutes"}),
+    }
+)
+"""What mappings that are handed on as they are may hold."""
 
 
 class UnknownName(NamedTuple):
@@ -52,6 +60,9 @@ def unknown_names(data: Any, kind: type[Section], path: tuple[str, ...] = ()) ->
     yield from _among(names, _ALLOWED.get(path, frozenset()), kind.known_names(), path)
     for name, field in kind.model_fields.items():
         section, below = section_of(field), (*path, name)
+        if below in _INSIDE and isinstance(given.get(name), Mapping):
+            inside = [one for one in given[name] if isinstance(one, str) and one not in _INSIDE[below]]
+            yield from _among(inside, frozenset(), _INSIDE[below], below)
         if section is not None and below not in _FREE and isinstance(given.get(name), Section | Mapping):
             yield from unknown_names(given[name], section, below)
 
