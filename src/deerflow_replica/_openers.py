@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ._drivers.databases import Databases
 from ._reach import reach_all
 from .config import AppConfig
-from .config.targets import Target, target_of
+from .config.targets import Target, problem_at, target_of
 from .counters.opening import model_health, open_model_counters
+from .errors import ConfigError
 from .memory.opening import open_memory_storage
 from .runs.registry.opening import run_registry
 from .store.opening import open_store
@@ -140,7 +141,10 @@ async def open_checkpointer(shared: Connections) -> BaseCheckpointSaver[Any]:
     if target.kind == "postgres":
         from ._drivers.langgraph_postgres import saver_on
 
-        return await saver_on(await shared.pool(target), target.url)
+        try:
+            return await saver_on(await shared.pool(target), target.url)
+        except ConfigError as error:
+            raise problem_at(shared.config, target.key, str(error)) from error
     if target.kind == "sqlite":
         from ._drivers.langgraph_sqlite import open_saver
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from command_line import Command, runner
 
@@ -99,3 +101,22 @@ def test_the_bridge_is_not_needed_and_databases_are_named(run: Command, file: Pa
 def _tables(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+@pytest.mark.parametrize("command", ["migrate", "check", "models"])
+def test_a_user_without_rights_is_told_where(
+    run: Command, file: Path, postgres: psycopg.Connection, postgres_schema: str, postgres_dsn: str, command: str
+) -> None:
+    role = f"poor_{postgres_schema}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {postgres_schema} TO {role}".encode())
+    try:
+        dsn = make_conninfo(postgres_dsn, options=f"-crole={role}")
+        file.write_text(
+            f"database:\n  backend: postgres\n  postgres_schema: {postgres_schema}\n  postgres_url: {json.dumps(dsn)}\n"
+        )
+        done = run(command)
+    finally:
+        postgres.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+    assert (done.code, done.out) == (1, "")
+    said = f"PostgreSQL forbids it: permission denied for schema {postgres_schema}\n"
+    assert done.err == f"config.yaml:4:17 database.postgres_url: {said}"

@@ -42,9 +42,13 @@ _RESTARTING = {"57P01", "57P02", "57P03"}  # admin_shutdown, crash_shutdown, can
 
 @contextmanager
 def postgres_errors() -> Iterator[None]:
-    """A lost, refused or slow server becomes `StoreUnavailableError`; anything else passes as it is."""
+    """A lost, refused or slow server becomes `StoreUnavailableError`, a missing right `ConfigError`; anything else
+    passes as it is.
+    """
     try:
         yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigError(f"PostgreSQL forbids it: {_reason(error)}") from error
     except (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
         if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("54"):
             raise  # program_limit_exceeded: the server is well, what it was given is too large

@@ -46,7 +46,8 @@ class LangGraphItem(NamedTuple):
 async def langgraph_items(dsn: str, batch_size: int) -> AsyncIterator[list[LangGraphItem]]:
     """All items in the order of their keys, in lists of at most `batch_size`, each of one short transaction.
 
-    Raises `ConfigError` where there is no such table, `StoreUnavailableError` when the server is away.
+    Raises `ConfigError` where there is no such table, or no right to read it, and `StoreUnavailableError` when the
+    server is away.
     """
     if not is_dsn(dsn):
         raise ConfigError("the source is neither a postgresql:// URL nor a connection string of PostgreSQL's")
