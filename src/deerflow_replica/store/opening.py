@@ -30,7 +30,8 @@ async def open_store(config: AppConfig, *, databases: Databases | None = None) -
     """
     from ..config.targets import target_of
 
-    target, options = target_of(config, "store"), _options(config)
+    target = target_of(config, "store")
+    options = _options(config, target.kind)
     if target.kind == "memory":
         yield _in_memory(options)
         return
@@ -70,15 +71,11 @@ def _asked_for(config: AppConfig, key: str) -> Iterator[None]:
 
 
 def _built(config: AppConfig, target: Target, options: dict[str, Any], databases: Databases | None) -> SharedStore:
-    from ..config.targets import problem_at
-
     if target.kind == "postgres":
         from .postgres import PostgresStore
 
         options |= {"schema": target.schema} if target.schema else {}
         return PostgresStore(target.url, pool_max_size=config.database.pool_size, **options)
-    for option in _UNKNOWN_TO[target.kind] & options.keys():
-        raise problem_at(config, f"store.{option}", f"a store of type {target.kind} has none")
     if target.kind == "sqlite":
         from .sqlite import SqliteStore
 
@@ -96,9 +93,10 @@ def _in_memory(options: Mapping[str, Any]) -> BaseStore:
     return InMemoryStore(index=options.get("index"))
 
 
-def _options(config: AppConfig) -> dict[str, Any]:
+def _options(config: AppConfig, kind: str) -> dict[str, Any]:
     from langgraph.store.base import ensure_embeddings
 
+    from ..config.targets import problem_at
     from .embedding import Embedder, TextIndex
     from .inputs import micros
 
@@ -107,6 +105,9 @@ def _options(config: AppConfig) -> dict[str, Any]:
         with _asked_for(config, f"store.ttl.{name}"):
             micros(ttl.get(name), name)
     index, text_index = _plain(config.store.index), _plain(config.store.text_index)
+    for option, value in (("index", index), ("text_index", text_index)):
+        if value and option in _UNKNOWN_TO.get(kind, ()):
+            raise problem_at(config, f"store.{option}", f"a store of type {kind} has none")
     if index:
         with _asked_for(config, "store.index"):
             index["embed"] = ensure_embeddings(index.get("embed"))
