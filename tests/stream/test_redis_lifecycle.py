@@ -12,9 +12,10 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
-from deerflow_replica._drivers.redis import Lane, RedisServer
+from deerflow_replica._drivers.redis import Connection, Lane, RedisServer
 from deerflow_replica.errors import StreamUnavailableError
 from deerflow_replica.stream import RedisStreamBridge, StreamEvent
+from deerflow_replica.stream.reads import Reads
 from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
@@ -198,3 +199,29 @@ async def test_no_cancellation_is_lost_while_a_borrowed_client_sends(redis_url: 
     assert borrowed.connection_pool.connection_kwargs["socket_timeout"] == 5
     await lane.close()
     await borrowed.aclose()
+
+
+@pytest.mark.parametrize("push", ["pubsub", "xread"])
+async def test_closing_ends_all_tasks_also_when_the_driver_loses_their_cancellation(
+    make: Make, push: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does when what it waits for is done at that moment."""
+    before = asyncio.all_tasks()
+    for of, name in ((Reads, "wanted"), (Connection, "ask"), (Connection, "read")):
+        monkeypatch.setattr(of, name, _losing_cancellations(getattr(of, name)))
+    async with asyncio.timeout(8):
+        async with make(push=push) as bridge, reading(bridge, "r") as next_item:
+            await bridge.publish("r", "n", 0)
+            await next_item()
+        assert asyncio.all_tasks() == before
+
+
+def _losing_cancellations(work: Callable[..., Any]) -> Callable[..., Any]:
+    async def losing(*arguments: Any, **named: Any) -> Any:
+        call = asyncio.ensure_future(work(*arguments, **named))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            return await call
+
+    return losing

@@ -29,6 +29,7 @@ from .reads import WAKE
 from .ring import Entry, Ring
 from .shards import FEW_STREAMS, STREAMS_PER_SHARD, Plan, Shard
 from .stock import StockRing, before, parse_id
+from .tasks import is_cancelled
 
 _LOG = logging.getLogger(__name__)
 _COUNT = 64
@@ -244,7 +245,7 @@ class Reader:
     async def _run(self) -> None:
         backoff = Backoff()
         try:
-            while True:
+            while not is_cancelled():
                 try:
                     is_well = await self._read()
                 except StreamUnavailableError as error:

@@ -18,6 +18,7 @@ from .live import Live
 from .orphans import Orphans
 from .reads import Reads
 from .ring import Ring
+from .tasks import is_cancelled
 
 _LOG = logging.getLogger(__name__)
 _LINGER_SECONDS = 1.0
@@ -170,7 +171,7 @@ class _Session:
     async def _read(self) -> None:
         backoff = Backoff()
         next_check = self._next_check()
-        while True:
+        while not is_cancelled():
             try:
                 await self._reads.wanted(min(next_check, self._orphans.due, self._live.due))
                 await self._serve()

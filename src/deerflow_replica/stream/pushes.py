@@ -19,6 +19,7 @@ from .hub import Hub, Topic
 from .keys import StreamKeys
 from .live import Call
 from .messages import Push, parse_push
+from .tasks import is_cancelled
 
 _LOG = logging.getLogger(__name__)
 _CHANNELS_PER_COMMAND = 256
@@ -63,7 +64,7 @@ class Pushes:
 
     async def listen(self, opened: Callable[[], None]) -> None:
         """For ever; `opened` is called for every new connection, on which nothing is subscribed yet."""
-        while True:
+        while not is_cancelled():
             try:
                 await self._connection.open()
                 self._contact.renewed()
@@ -107,7 +108,7 @@ class Pushes:
         return True
 
     async def _take(self) -> None:
-        while True:
+        while not is_cancelled():
             message = await self._connection.read(self._interval_seconds)
             if message is None:
                 message = await self._asked_for_life()
