@@ -70,10 +70,10 @@ class ThreadMetaRepository(ThreadMetaStore):
         assert not metadata, "what its filters mean differs from store to store"
         owner = resolve_user_id(user_id)
         found = await self._run(
-            "SELECT * FROM threads_meta WHERE (?1 IS NULL OR user_id = ?1) AND (?2 IS NULL OR status = ?2)"
-            f" ORDER BY coalesce({_PINNED}, 0) DESC, updated_at DESC, thread_id DESC LIMIT ?3 OFFSET ?4",
-            owner,
-            status,
+            "SELECT * FROM threads_meta WHERE (? IS NULL OR user_id = ?) AND (? IS NULL OR status = ?)"
+            f" ORDER BY coalesce({_PINNED}, 0) DESC, updated_at DESC, thread_id DESC LIMIT ? OFFSET ?",
+            *(owner, owner),
+            *(status, status),
             limit,
             offset,
         )
