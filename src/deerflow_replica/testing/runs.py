@@ -374,6 +374,36 @@ class RunRegistryContract:
     # Threads
 
     @pytest.mark.anyio
+    async def test_unfinished_runs_are_found_by_the_user_of_their_threads(self, registry: RunRegistry) -> None:
+        first = await self.admit(registry, "r1", "t1", user_id="u")
+        await self.admit(registry, "r2", "t1", user_id="u")
+        await self.admit(registry, "r3", "t2", user_id="u", hidden=True)
+        await self.admit(registry, "r4", "t3")
+        await self.admit(registry, "r5", "t4", user_id="v")
+        found = await registry.unfinished(user_id="u")
+        assert [(run.run_id, run.thread_id, run.hidden) for run in found] == [
+            ("r3", "t2", True),
+            ("r2", "t1", False),
+            ("r1", "t1", False),
+        ]
+        assert [run.run_id for run in await registry.unfinished(user_id="u", status="pending")] == ["r2"]
+        assert [run.run_id for run in await registry.unfinished(user_id=None)] == ["r4"]
+        await registry.finish(first.lease, RunOutcome("success", "idle"))
+        assert [run.run_id for run in await registry.unfinished(user_id="u")] == ["r3", "r2"]
+        with pytest.raises(ValueError, match="status"):
+            await registry.unfinished(user_id="u", status="success")
+
+    @pytest.mark.anyio
+    async def test_head_of_a_thread_is_what_its_row_says(self, registry: RunRegistry) -> None:
+        assert await registry.get_thread_head("t") is None
+        await self.admit(registry, "r1", user_id="u", hidden=True, thread_metadata={"a": {"b": 1}})
+        head, row = await registry.get_thread_head("t"), await registry.get_thread("t")
+        assert head is not None
+        assert row is not None
+        assert (head.thread_id, head.user_id, head.status) == ("t", "u", "busy")
+        assert (head.hidden, head.metadata) == (row.hidden, row.metadata) == (True, {"a": {"b": 1}})
+
+    @pytest.mark.anyio
     async def test_thread_is_created_once(self, registry: RunRegistry) -> None:
         row = await registry.create_thread("t", user_id="u", metadata={"a": 1}, config={"tags": ["x"]})
         assert row is not None

@@ -17,9 +17,11 @@ from .records import (
     RunOutcome,
     RunRecord,
     RunStatus,
+    ThreadHead,
     ThreadRow,
     ThreadStatus,
     Unclosed,
+    Unfinished,
 )
 
 ThreadOrder = Literal["created_at", "updated_at", "thread_id", "status"]
@@ -57,6 +59,11 @@ class RunRegistry(ABC):
         rules.page(limit, offset)
         rules.known("status", status, (*rules.UNFINISHED, *rules.TERMINAL))
         return tuple(await self._list(thread_id, limit, offset, status))
+
+    async def unfinished(self, *, user_id: str | None, status: RunStatus | None = None) -> tuple[Unfinished, ...]:
+        """The runs that are not over, newest first, on threads that were made for this user (None: for nobody)."""
+        rules.known("status", status, rules.UNFINISHED)
+        return tuple(await self._unfinished_of(user_id, status))
 
     async def cancel(self, run_id: str, *, action: CancelAction = "interrupt") -> bool:
         """Ask for the end of a run, wherever it executes; a pending one is over at once. False: unknown, or over.
@@ -142,6 +149,9 @@ class RunRegistry(ABC):
     @abstractmethod
     async def get_thread(self, thread_id: str) -> ThreadRow | None: ...
 
+    @abstractmethod
+    async def get_thread_head(self, thread_id: str) -> ThreadHead | None: ...
+
     async def update_thread(
         self,
         thread_id: str,
@@ -202,6 +212,9 @@ class RunRegistry(ABC):
 
     @abstractmethod
     async def _list(self, thread_id: str, limit: int, offset: int, status: RunStatus | None) -> Sequence[RunRecord]: ...
+
+    @abstractmethod
+    async def _unfinished_of(self, user_id: str | None, status: RunStatus | None) -> Sequence[Unfinished]: ...
 
     @abstractmethod
     async def _cancel(self, run_id: str, action: CancelAction) -> Cancelled | None: ...

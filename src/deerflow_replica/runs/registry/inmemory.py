@@ -21,9 +21,11 @@ from .records import (
     RunOutcome,
     RunRecord,
     RunStatus,
+    ThreadHead,
     ThreadRow,
     ThreadStatus,
     Unclosed,
+    Unfinished,
 )
 
 
@@ -72,6 +74,15 @@ class InMemoryRunRegistry(RunRegistry):
         self._check_open()
         newest_first = [run.record for run in reversed(list(self._of_thread(thread_id)))]
         return [record for record in newest_first if status in (None, record.status)][offset : offset + limit]
+
+    async def _unfinished_of(self, user_id: str | None, status: RunStatus | None) -> Sequence[Unfinished]:
+        self._check_open()
+        return [
+            Unfinished(run.record.run_id, run.record.thread_id, thread.hidden)
+            for run in reversed(self._runs.values())
+            if run.is_unfinished and status in (None, run.record.status)
+            if (thread := self._threads[run.record.thread_id]).user_id == user_id
+        ]
 
     async def _admit(self, run: NewRun, lease_seconds: float) -> Admission:
         self._check_open()
@@ -167,6 +178,14 @@ class InMemoryRunRegistry(RunRegistry):
     async def get_thread(self, thread_id: str) -> ThreadRow | None:
         self._check_open()
         return self._threads.get(thread_id)
+
+    async def get_thread_head(self, thread_id: str) -> ThreadHead | None:
+        row = await self.get_thread(thread_id)
+        if row is None:
+            return None
+        return ThreadHead(
+            thread_id=thread_id, user_id=row.user_id, status=row.status, hidden=row.hidden, metadata=row.metadata
+        )
 
     async def _update_thread(
         self, thread_id: str, metadata: Mapping[str, Any], config: Mapping[str, Any]

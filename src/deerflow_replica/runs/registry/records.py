@@ -36,6 +36,17 @@ class ThreadRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadHead:
+    """What a thread is, without what it holds: cheap to read, however large its values are."""
+
+    thread_id: str
+    user_id: str | None
+    status: ThreadStatus
+    hidden: bool
+    metadata: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """One run. `owner` is the id of the replica that executes it, `error` is `{"error", "message"}` of a failed one."""
 
@@ -81,6 +92,15 @@ class Lease:
     run_id: str
     owner: str
     fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A run that is not over, and where it is."""
+
+    run_id: str
+    thread_id: str
+    hidden: bool
 
 
 @dataclass(frozen=True, slots=True)

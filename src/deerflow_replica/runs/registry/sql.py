@@ -24,9 +24,11 @@ from .records import (
     RunOutcome,
     RunRecord,
     RunStatus,
+    ThreadHead,
     ThreadRow,
     ThreadStatus,
     Unclosed,
+    Unfinished,
 )
 
 T = TypeVar("T")
@@ -54,6 +56,10 @@ class SqlRunRegistry(RunRegistry):
     async def _list(self, thread_id: str, limit: int, offset: int, status: RunStatus | None) -> Sequence[RunRecord]:
         rows = await self._rows("list_runs", thread_id=thread_id, limit=limit, offset=offset, status=status)
         return [_record(row) for row in rows]
+
+    async def _unfinished_of(self, user_id: str | None, status: RunStatus | None) -> Sequence[Unfinished]:
+        rows = await self._rows("unfinished_of", user_id=user_id, status=status)
+        return [Unfinished(row["run_id"], row["thread_id"], bool(row["hidden"])) for row in rows]
 
     async def _admit(self, run: NewRun, lease_seconds: float) -> Admission:
         return await self._transaction(lambda: _admission(run, lease_seconds), retry=False)
@@ -103,6 +109,10 @@ class SqlRunRegistry(RunRegistry):
     async def get_thread(self, thread_id: str) -> ThreadRow | None:
         rows = await self._rows("get_thread", thread_id=thread_id)
         return _thread(rows[0]) if rows else None
+
+    async def get_thread_head(self, thread_id: str) -> ThreadHead | None:
+        rows = await self._rows("get_thread_head", thread_id=thread_id)
+        return _head(rows[0]) if rows else None
 
     async def _update_thread(
         self, thread_id: str, metadata: Mapping[str, Any], config: Mapping[str, Any]
@@ -301,6 +311,16 @@ def _record(row: Row) -> RunRecord:
 
 def _unclosed(row: Row, *, orphaned: bool) -> Unclosed:
     return Unclosed(row["run_id"], row["thread_id"], row["status"], _document(row["error"]), orphaned)
+
+
+def _head(row: Row) -> ThreadHead:
+    return ThreadHead(
+        thread_id=row["thread_id"],
+        user_id=row["user_id"],
+        status=row["status"],
+        hidden=bool(row["hidden"]),
+        metadata=_document(row["metadata"]),
+    )
 
 
 def _thread(row: Row) -> ThreadRow:

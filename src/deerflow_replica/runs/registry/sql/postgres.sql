@@ -48,6 +48,12 @@ SELECT * FROM {runs}
 WHERE thread_id = %(thread_id)s AND (%(status)s::text IS NULL OR status = %(status)s)
 ORDER BY seq DESC LIMIT %(limit)s OFFSET %(offset)s
 
+-- name: unfinished_of
+SELECT run.run_id, run.thread_id, thread.hidden FROM {runs} AS run JOIN {threads} AS thread USING (thread_id)
+WHERE NOT run.closed AND run.status IN ('pending', 'running') AND thread.user_id IS NOT DISTINCT FROM %(user_id)s::text
+    AND (%(status)s::text IS NULL OR run.status = %(status)s)
+ORDER BY run.seq DESC
+
 -- name: insert_run
 INSERT INTO {runs} (run_id, thread_id, assistant_id, status, metadata, kwargs, multitask_strategy, owner, fence,
     lease_until, closed, created_at, updated_at)
@@ -131,6 +137,9 @@ RETURNING *
 
 -- name: get_thread
 SELECT * FROM {threads} WHERE thread_id = %(thread_id)s
+
+-- name: get_thread_head
+SELECT thread_id, user_id, status, hidden, metadata FROM {threads} WHERE thread_id = %(thread_id)s
 
 -- name: lock_thread
 SELECT metadata, config FROM {threads} WHERE thread_id = %(thread_id)s FOR UPDATE

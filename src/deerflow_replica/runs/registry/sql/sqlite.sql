@@ -48,6 +48,12 @@ SELECT * FROM {runs}
 WHERE thread_id = :thread_id AND (:status IS NULL OR status = :status)
 ORDER BY seq DESC LIMIT :limit OFFSET :offset
 
+-- name: unfinished_of
+SELECT run.run_id, run.thread_id, thread.hidden FROM {runs} AS run JOIN {threads} AS thread USING (thread_id)
+WHERE NOT run.closed AND run.status IN ('pending', 'running') AND thread.user_id IS :user_id
+    AND (:status IS NULL OR run.status = :status)
+ORDER BY run.seq DESC
+
 -- name: insert_run
 INSERT INTO {runs} (run_id, thread_id, assistant_id, status, metadata, kwargs, multitask_strategy, owner, fence,
     lease_until, closed, created_at, updated_at)
@@ -133,6 +139,9 @@ RETURNING *
 
 -- name: get_thread
 SELECT * FROM {threads} WHERE thread_id = :thread_id
+
+-- name: get_thread_head
+SELECT thread_id, user_id, status, hidden, metadata FROM {threads} WHERE thread_id = :thread_id
 
 -- name: lock_thread
 SELECT metadata, config FROM {threads} WHERE thread_id = :thread_id
