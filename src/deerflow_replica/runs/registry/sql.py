@@ -165,7 +165,7 @@ def _admission(run: NewRun, lease_seconds: float) -> Steps[Admission]:
     rows = yield "insert_run", _new_run(run, "running" if begins else "pending", lease_seconds)
     if not rows:
         raise RunConflictError(f"run {run.run_id!r} exists already")
-    metadata = rules.merged(_document(threads[0]["metadata"]), run.thread_metadata)
+    metadata = rules.merged(document(threads[0]["metadata"]), run.thread_metadata)
     yield "set_busy", {"thread_id": run.thread_id, "metadata": to_json(metadata)}
     return Admission(_record(rows[0]), Lease(run.run_id, run.owner, rows[0]["fence"]))
 
@@ -230,8 +230,8 @@ def _update_thread(thread_id: str, metadata: Mapping[str, Any], config: Mapping[
     if not rows:
         return None
     changes = {
-        "metadata": to_json(rules.merged(_document(rows[0]["metadata"]), metadata)),
-        "config": to_json(rules.merged(_document(rows[0]["config"]), config)),
+        "metadata": to_json(rules.merged(document(rows[0]["metadata"]), metadata)),
+        "config": to_json(rules.merged(document(rows[0]["config"]), config)),
     }
     rows = yield "update_thread", {"thread_id": thread_id, **changes}
     return _thread(rows[0])
@@ -285,11 +285,11 @@ def _text(document: Mapping[str, Any] | None) -> str | None:
     return None if document is None else to_json(document)
 
 
-def _document(value: Any) -> Any:
+def document(value: Any) -> Any:
     return from_json(value) if isinstance(value, str) else value
 
 
-def _time(value: datetime | float) -> datetime:
+def time_of(value: datetime | float) -> datetime:
     return value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
 
 
@@ -299,18 +299,18 @@ def _record(row: Row) -> RunRecord:
         thread_id=row["thread_id"],
         assistant_id=row["assistant_id"],
         status=row["status"],
-        metadata=_document(row["metadata"]),
-        kwargs=_document(row["kwargs"]),
+        metadata=document(row["metadata"]),
+        kwargs=document(row["kwargs"]),
         multitask_strategy=row["multitask_strategy"],
-        error=_document(row["error"]),
-        created_at=_time(row["created_at"]),
-        updated_at=_time(row["updated_at"]),
+        error=document(row["error"]),
+        created_at=time_of(row["created_at"]),
+        updated_at=time_of(row["updated_at"]),
         owner=row["owner"],
     )
 
 
 def _unclosed(row: Row, *, orphaned: bool) -> Unclosed:
-    return Unclosed(row["run_id"], row["thread_id"], row["status"], _document(row["error"]), orphaned)
+    return Unclosed(row["run_id"], row["thread_id"], row["status"], document(row["error"]), orphaned)
 
 
 def _head(row: Row) -> ThreadHead:
@@ -319,7 +319,7 @@ def _head(row: Row) -> ThreadHead:
         user_id=row["user_id"],
         status=row["status"],
         hidden=bool(row["hidden"]),
-        metadata=_document(row["metadata"]),
+        metadata=document(row["metadata"]),
     )
 
 
@@ -329,12 +329,12 @@ def _thread(row: Row) -> ThreadRow:
         user_id=row["user_id"],
         status=row["status"],
         hidden=bool(row["hidden"]),
-        metadata=_document(row["metadata"]),
-        config=_document(row["config"]),
-        values=_document(row["values"]),
-        interrupts=_document(row["interrupts"]),
-        error=_document(row["error"]),
-        created_at=_time(row["created_at"]),
-        updated_at=_time(row["updated_at"]),
-        state_updated_at=_time(row["state_updated_at"]),
+        metadata=document(row["metadata"]),
+        config=document(row["config"]),
+        values=document(row["values"]),
+        interrupts=document(row["interrupts"]),
+        error=document(row["error"]),
+        created_at=time_of(row["created_at"]),
+        updated_at=time_of(row["updated_at"]),
+        state_updated_at=time_of(row["state_updated_at"]),
     )
