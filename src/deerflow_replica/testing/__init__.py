@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .._drivers.embedded import EmbeddedPostgres, EmbeddedValkey
+    from .assistants import AssistantsContract
     from .counters import ModelCountersContract
     from .counters_shared import SharedModelCountersContract
     from .memory import MemoryStorageContract
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .threads import ThreadMapContract
 
 __all__ = [
+    "AssistantsContract",
     "EmbeddedPostgres",
     "EmbeddedValkey",
     "MemoryStorageContract",
@@ -42,6 +44,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Imported when asked for: the servers need no pytest, and the suites no servers."""
     homes = {
+        "AssistantsContract": ".assistants",
         "EmbeddedPostgres": ".._drivers.embedded",
         "EmbeddedValkey": ".._drivers.embedded",
         "MemoryStorageContract": ".memory",

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from . import rules
+from .assistants import Assistants
 from .records import (
     Admission,
     CancelAction,
@@ -34,6 +35,8 @@ class RunRegistry(ABC):
     One transaction per call; times and leases are by the server's clock. A lost server is `StoreUnavailableError`.
     An async context manager: entering sets the tables up.
     """
+
+    assistants: Assistants
 
     def __init__(self) -> None:
         self._on_cancel: CancelListener | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import RunConflictError, StoreUnavailableError
 from . import rules
+from .assistants_inmemory import InMemoryAssistants
 from .base import RunRegistry
 from .documents import detached
 from .records import (
@@ -56,6 +57,7 @@ class InMemoryRunRegistry(RunRegistry):
         self._threads: dict[str, ThreadRow] = {}
         self._runs: dict[str, _Run] = {}  # in order of admission
         self._is_open = False
+        self.assistants = InMemoryAssistants(self._check_open)
 
     async def open(self) -> None:
         self._is_open = True

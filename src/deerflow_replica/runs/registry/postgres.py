@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..._drivers.postgres import PostgresDatabase
 from ..._drivers.statements import load_statements, quoted
 from ..._extras import extra
+from . import assistants_sql
+from .assistants_sql import ASSISTANTS, SqlAssistants
 from .sql import RUNS, THREADS, Row, SqlRunRegistry, Steps, T
 
 with extra("postgres"):
@@ -16,7 +18,9 @@ with extra("postgres"):
 if TYPE_CHECKING:
     from ..._drivers.postgres import Connection, Pool
 
-_SET_UP = ("create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease")
+_SET_UP = (
+    "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", *assistants_sql.SET_UP
+)  # fmt: skip
 
 
 class PostgresRunRegistry(SqlRunRegistry):
@@ -41,7 +45,13 @@ class PostgresRunRegistry(SqlRunRegistry):
             runs=quoted(schema, RUNS),
             runs_by_thread=quoted(f"{RUNS}_by_thread"),
             runs_by_lease=quoted(f"{RUNS}_by_lease"),
+        ) | load_statements(
+            __package__ or "",
+            "sql/assistants_postgres.sql",
+            assistants=quoted(schema, ASSISTANTS),
+            assistants_by_user=quoted(f"{ASSISTANTS}_by_user"),
         )
+        self.assistants = SqlAssistants(self._transaction)
 
     async def open(self) -> None:
         if self._is_open:

@@ -11,10 +11,13 @@ from typing import Any
 
 from ..._drivers.sqlite import SqliteDatabase
 from ..._drivers.statements import load_statements, quoted
-from . import rules
+from . import assistants_sql, rules
+from .assistants_sql import ASSISTANTS, SqlAssistants
 from .sql import RUNS, THREADS, Row, SqlRunRegistry, Steps, T
 
-_SET_UP = ("create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease")
+_SET_UP = (
+    "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", *assistants_sql.SET_UP
+)  # fmt: skip
 
 
 class SqliteRunRegistry(SqlRunRegistry):
@@ -29,9 +32,14 @@ class SqliteRunRegistry(SqlRunRegistry):
             "runs": RUNS,
             "runs_by_thread": f"{RUNS}_by_thread",
             "runs_by_lease": f"{RUNS}_by_lease",
+            "assistants": ASSISTANTS,
+            "assistants_by_user": f"{ASSISTANTS}_by_user",
         }
         identifiers = {name: quoted(table) for name, table in names.items()}
-        self._statements = load_statements(__package__ or "", "sql/sqlite.sql", **identifiers)
+        files = ("sql/sqlite.sql", "sql/assistants_sqlite.sql")
+        loaded = [load_statements(__package__ or "", file, **identifiers) for file in files]
+        self._statements = loaded[0] | loaded[1]
+        self.assistants = SqlAssistants(self._transaction)
 
     async def open(self) -> None:
         if self._is_open:
