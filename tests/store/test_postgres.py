@@ -19,7 +19,7 @@ from deerflow_replica.errors import ConfigError, StoreUnavailableError, VersionC
 from deerflow_replica.store import PostgresStore, SharedStore
 from proxy import CuttingProxy, cutting_proxy
 from store.replicas import check_nothing_is_lost, write_together
-from waiting import eventually
+from waiting import eventually, eventually_sync
 
 pytestmark = pytest.mark.anyio
 
@@ -331,6 +331,32 @@ def test_ddl_can_be_run_by_hand(postgres_dsn: str, postgres_schema: str) -> None
         store.put(*PLACE, {})
 
 
+def test_set_up_brings_tables_of_version_1_up_to_date(postgres_dsn: str, postgres_schema: str) -> None:
+    with PostgresStore(postgres_dsn, schema=postgres_schema) as store:
+        store.setup()
+        store.put(*PLACE, {"kept": 1})
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            connection.execute(_VERSION_1.replace("SCHEMA", postgres_schema).encode())
+    with PostgresStore(postgres_dsn, schema=postgres_schema) as store:
+        with pytest.raises(ConfigError, match="setup"):
+            store.get(*PLACE)
+        store.setup()
+        assert [item.value for item in store.search(PLACE[0])] == [{"kept": 1}]
+    with psycopg.connect(postgres_dsn) as connection:
+        assert _indexes(connection, postgres_schema) == {"items_pkey", "items_by_time", "items_by_expiry"}
+
+
+def test_writing_an_item_again_soon_touches_no_index(postgres_dsn: str, postgres_schema: str) -> None:
+    """PostgreSQL counts updates that could stay in the row's page ("HOT"): a column of an index prevents them."""
+    with PostgresStore(postgres_dsn, schema=postgres_schema) as store:
+        store.setup()
+        for count in range(50):
+            store.put(*PLACE, {"count": count})
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        eventually_sync(lambda: _updates(connection, postgres_schema)[0] == 49)
+        assert _updates(connection, postgres_schema)[1] >= 40  # the ten seconds may end meanwhile
+
+
 def test_bad_arguments_are_refused_at_once() -> None:
     index: Any = {"dims": 3000, "embed": len}
     for keywords in (
@@ -373,3 +399,24 @@ async def test_texts_of_a_list_arrive_as_they_are(postgres_dsn: str) -> None:
                 assert await cursor.fetchone() == (list(given), len(given) or None)
     finally:
         await pool.close()
+
+
+_VERSION_1 = """
+ALTER TABLE "SCHEMA".store_items DROP COLUMN updated_near CASCADE;
+CREATE INDEX store_items_by_update ON "SCHEMA".store_items (namespace, updated_at DESC, key);
+UPDATE "SCHEMA".store_about SET value = '1' WHERE name = 'version'
+"""
+
+
+def _indexes(connection: psycopg.Connection[Any], schema: str) -> set[str]:
+    named = "SELECT indexname FROM pg_indexes WHERE schemaname = %s AND tablename = 'store_items'"
+    return {name.removeprefix("store_") for (name,) in connection.execute(named, [schema]).fetchall()}
+
+
+def _updates(connection: psycopg.Connection[Any], schema: str) -> tuple[int, int]:
+    """All, and those that touched no index."""
+    counted = (
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_all_tables WHERE schemaname = %s AND relname = 'store_items'"
+    )
+    row = connection.execute(counted, [schema]).fetchone()
+    return row or (0, 0)

@@ -24,8 +24,9 @@ def versioned(row: Row | None, scope: tuple[str, ...]) -> VersionedItem | None:
 def found(rows: Sequence[Row], scope: tuple[str, ...]) -> list[SearchItem]:
     """Positional and without a function for each: there may be thousands."""
     cut, loads = len(scope), orjson.loads
+    shown = {joined: tuple(joined.split(".")[cut:]) for joined in {row[0] for row in rows}}
     return [
-        SearchItem(tuple(namespace.split(".")[cut:]), key, loads(document), created_at, updated_at, score)
+        SearchItem(shown[namespace], key, loads(document), created_at, updated_at, score)
         for namespace, key, document, _, created_at, updated_at, _, score in rows
     ]
 

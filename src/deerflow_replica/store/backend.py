@@ -64,4 +64,4 @@ class Backend(ABC):
 def by_place(writes: Iterable[Write]) -> list[Write]:
     """The last write of each place, sorted by place."""
     last = {write.place: write for write in writes}
-    return [last[place] for place in sorted(last)]
+    return [last[place] for place in sorted(last)] if last else []

@@ -92,7 +92,7 @@ class PostgresBackend(Backend):
     async def run(self, reads: Sequence[Read], writes: Sequence[Write], *, live: bool) -> list[Any]:
         statements = await self._known()
         asking = Reads(statements, reads, live=live, walks=self._walks)
-        asked = asking.asked + self._writes(statements, writes, live)
+        asked = asking.asked + self._writes(statements, writes, live) if writes else asking.asked
         return asking.answers(await self._execute(lambda connection: fetched(connection, asked)))
 
     async def write_if(self, write: Write, *, live: bool) -> Written | Conflict:
@@ -151,8 +151,10 @@ class PostgresBackend(Backend):
     def _derived(self, statements: Statements, puts: Sequence[Write]) -> list[Statement]:
         """Vectors and texts: all that the items had go, whatever they have now comes."""
         asked: list[Statement] = []
+        if not puts or (self._dialect.embedder is None and self._dialect.text_index is None):
+            return asked
         places = _at([write.place for write in puts])
-        if puts and self._dialect.embedder is not None:
+        if self._dialect.embedder is not None:
             asked.append(statements.fixed("forget_vectors", **places))
             vectors = [(*write.place, path, vector_text(vector)) for write in puts for path, vector in write.vectors]
             if vectors:
@@ -160,7 +162,7 @@ class PostgresBackend(Backend):
                     ("namespaces", "keys", "paths", "embeddings"), map(list, zip(*vectors, strict=True)), strict=True
                 )
                 asked.append(statements.fixed("add_vectors", **dict(named)))
-        if puts and self._dialect.text_index is not None:
+        if self._dialect.text_index is not None:
             asked.append(statements.fixed("forget_texts", **places))
             texted = [write for write in puts if write.text is not None]
             if texted:

@@ -269,7 +269,7 @@ class Scheduler:
         reads = [read for call in calls for read in call.reads]
         writes = by_place(write for call in calls for write in call.writes)
         answers = await self._backend.run(reads, writes, live=calls[0].live)
-        if used := _used(reads, answers):
+        if reads and (used := _used(reads, answers)):
             await self._backend.touch(sorted(used))
         each = iter(answers)
         return [list(islice(each, len(call.reads))) for call in calls]

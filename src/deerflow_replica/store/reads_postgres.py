@@ -107,8 +107,9 @@ def _pages(at: Sequence[int]) -> _Reader:
         pages = [answers[place] for place in at]
         for place, namespace, key, document, version, created_at, updated_at, has_ttl in rows:
             # There may be thousands: few steps, and no argument by its name, for each.
-            stamps = _stamp(created_at), _stamp(updated_at)
-            pages[place - 1].append(_new_row((namespace, key, document, version, *stamps, has_ttl, None)))
+            updated = _stamp(updated_at)
+            created = updated if created_at == updated_at else _stamp(created_at)
+            pages[place - 1].append(_new_row((namespace, key, document, version, created, updated, has_ttl, None)))
 
     return read
 
@@ -134,8 +135,9 @@ _EXACT_BELOW = 2**52
 
 def _row(values: Sequence[Any]) -> Row:
     namespace, key, document, version, created_at, updated_at, has_ttl, *score = values
-    stamps = _stamp(created_at), _stamp(updated_at)
-    return _new_row((namespace, key, document, version, *stamps, has_ttl, *(score or (None,))))
+    updated = _stamp(updated_at)
+    created = updated if created_at == updated_at else _stamp(created_at)
+    return _new_row((namespace, key, document, version, created, updated, has_ttl, *(score or (None,))))
 
 
 def _stamp(micros: int) -> datetime:

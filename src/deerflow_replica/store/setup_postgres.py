@@ -17,7 +17,7 @@ with extra("postgres"):
 if TYPE_CHECKING:
     from .._drivers.postgres import Connection
 
-VERSION = 1
+VERSION = 2
 
 _PACKAGE = __name__.rpartition(".")[0]
 _OPERATORS = {"cosine": "cosine_ops", "l2": "l2_ops", "inner_product": "ip_ops"}

@@ -187,9 +187,10 @@ class _Patterns:
 
 
 def tables(schema: str) -> dict[str, str]:
-    """The tables of a schema, qualified, and their indexes, which are not."""
-    names = {name: quoted(schema, f"store_{name}") for name in ("about", "versions", "items", "vectors", "texts")}
-    indexes = ("items_by_update", "items_by_expiry", "vectors_by_distance", "texts_by_word")
+    """What a schema holds, qualified, and the indexes to be made, which are not."""
+    held = ("about", "versions", "items", "vectors", "texts", "items_by_update")
+    names = {name: quoted(schema, f"store_{name}") for name in held}
+    indexes = ("items_by_time", "items_by_expiry", "vectors_by_distance", "texts_by_word")
     return names | {name: quoted(f"store_{name}") for name in indexes}
 
 

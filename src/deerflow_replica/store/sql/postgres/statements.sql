@@ -37,7 +37,7 @@ FROM (
     -- The namespace itself in the order of its index, then whatever is below it.
     (SELECT * FROM {items}
      WHERE namespace = %(prefix)s AND {live} AND {filter}
-     ORDER BY updated_at DESC, key
+     ORDER BY updated_near DESC, updated_at DESC, key
      LIMIT %(end)s::bigint)
     UNION ALL
     (SELECT * FROM {items}
@@ -45,7 +45,7 @@ FROM (
      ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
      LIMIT %(end)s::bigint)
 ) AS newest
-ORDER BY newest.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+ORDER BY newest.updated_at DESC, CASE WHEN namespace <> %(prefix)s THEN string_to_array(namespace, '.') END COLLATE "C" NULLS FIRST, key
 LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 
 -- name: pages
@@ -57,7 +57,7 @@ CROSS JOIN LATERAL (
     FROM (
         (SELECT * FROM {items}
          WHERE namespace = wanted.prefix AND {live}
-         ORDER BY updated_at DESC, key
+         ORDER BY updated_near DESC, updated_at DESC, key
          LIMIT wanted.until::bigint)
         UNION ALL
         (SELECT * FROM {items}
@@ -65,7 +65,8 @@ CROSS JOIN LATERAL (
          ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
          LIMIT wanted.until::bigint)
     ) AS newest
-    ORDER BY newest.updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
+    ORDER BY newest.updated_at DESC, -- to split each namespace would cost as much as the rest of the sort
+             CASE WHEN namespace <> wanted.prefix THEN string_to_array(namespace, '.') END COLLATE "C" NULLS FIRST, key
     LIMIT wanted.most::bigint OFFSET wanted.skipped::bigint
 ) AS page -- one after the other: the rows of each stay in its order
 
@@ -109,16 +110,17 @@ LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 
 -- name: put
 INSERT INTO {items} AS item (namespace, key, value, version, created_at, updated_at, ttl, expires_at)
-SELECT namespace, key, value::jsonb, nextval('{versions}'::regclass), now, now,
+SELECT namespace, key, value::jsonb, version, now, now,
        nullif(ttl, '')::bigint * interval '1 microsecond', now + nullif(ttl, '')::bigint * interval '1 microsecond'
-FROM (SELECT clock_timestamp() AS now) AS clock,
+FROM (SELECT clock_timestamp() AS now, nextval('{versions}'::regclass) AS version) AS clock,
      unnest(%(namespaces)b::text[], %(keys)b::text[], %(documents)b::text[], %(ttls)b::text[])
      WITH ORDINALITY AS given (namespace, key, value, ttl, place)
 ORDER BY place
 ON CONFLICT (namespace, key) DO UPDATE
 SET value = EXCLUDED.value,
-    -- Taken once the row is locked: those of the row to insert are older than what a faster writer has stored.
-    version = nextval('{versions}'::regclass),
+    -- Once the row is locked: what was taken for the row to insert may be older than what a faster writer has stored.
+    version = CASE WHEN EXCLUDED.version > item.version THEN EXCLUDED.version
+                   ELSE nextval('{versions}'::regclass) END,
     created_at = CASE WHEN %(live)s AND item.expires_at <= clock_timestamp() THEN EXCLUDED.created_at
                       ELSE item.created_at END,
     updated_at = greatest(clock_timestamp(), item.created_at),
@@ -132,7 +134,8 @@ SELECT %(namespace)s::text, %(key)s::text, %(document)s::jsonb, nextval('{versio
 FROM (SELECT clock_timestamp() AS now) AS clock
 ON CONFLICT (namespace, key) DO UPDATE
 SET value = EXCLUDED.value,
-    version = nextval('{versions}'::regclass),
+    version = CASE WHEN EXCLUDED.version > item.version THEN EXCLUDED.version
+                   ELSE nextval('{versions}'::regclass) END,
     created_at = CASE WHEN %(live)s AND item.expires_at <= clock_timestamp() THEN EXCLUDED.created_at
                       ELSE item.created_at END,
     updated_at = greatest(clock_timestamp(), item.created_at),
