@@ -11,31 +11,44 @@ from typing import Any
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from ..errors import StoreUnavailableError
+from .footprint import Footprint
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
 
 
 class _Fence:
-    """Put before a saver's class: each write asks first."""
+    """Put before a saver's class: each write asks first, and is remembered for a rollback.
+
+    LangGraph looks at the signature of `aput_writes` before it says a task's path, which orders the writes.
+    """
 
     check_lease: Callable[[], None]
+    footprint: Footprint
 
-    async def aput(self, *args: Any, **kwargs: Any) -> Any:
-        self.check_lease()
-        return await super().aput(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+    async def aget_tuple(self, *args: Any, **kwargs: Any) -> Any:
+        saved = await super().aget_tuple(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+        if saved is not None:
+            self.footprint.has_read(saved.config, saved.pending_writes)
+        return saved
 
-    async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
+    async def aput(self, config: Any, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
         self.check_lease()
-        await super().aput_writes(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+        self.footprint.has_put(config, checkpoint["id"])
+        return await super().aput(config, checkpoint, *args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+
+    async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        self.check_lease()
+        self.footprint.writes_to(config)
+        await super().aput_writes(config, writes, task_id, task_path)  # type: ignore[misc]  # the saver's class comes next
 
     def put(self, *args: Any, **kwargs: Any) -> Any:
         self.check_lease()
         return super().put(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
 
-    def put_writes(self, *args: Any, **kwargs: Any) -> None:
+    def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
         self.check_lease()
-        super().put_writes(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+        super().put_writes(config, writes, task_id, task_path)  # type: ignore[misc]  # the saver's class comes next
 
 
 class _PooledFence(_Fence):
@@ -49,11 +62,11 @@ class _PooledFence(_Fence):
     async def aput(self, *args: Any, **kwargs: Any) -> Any:
         return await self._answered(super().aput, *args, **kwargs)
 
-    async def aput_writes(self, *args: Any, **kwargs: Any) -> None:
-        await self._answered(super().aput_writes, *args, **kwargs)
+    async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        await self._answered(super().aput_writes, config, writes, task_id, task_path)
 
     async def aget_tuple(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._answered(super().aget_tuple, *args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+        return await self._answered(super().aget_tuple, *args, **kwargs)
 
     async def _answered(self, ask: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         from .._drivers.postgres import postgres_errors
@@ -90,7 +103,7 @@ def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None
     over_pool = hasattr(getattr(saver, "conn", None), "getconn")
     fence = _PooledFence if over_pool else _Fence
     own: BaseCheckpointSaver[Any] = object.__new__(type(f"Fenced{type(saver).__name__}", (fence, type(saver)), {}))
-    own.__dict__.update(saver.__dict__, check_lease=check_lease)
+    own.__dict__.update(saver.__dict__, check_lease=check_lease, footprint=Footprint())
     if over_pool:
         own.__dict__.update(lock=asyncio.Lock(), supports_pipeline=False)
     return own
