@@ -27,6 +27,7 @@ WITHOUT_A_THREAD = {
     "GET /live",
     "GET /ready",
     "GET /info",
+    "GET /metrics",
     "POST /assistants/search",
     "GET /assistants/{assistant_id}",
     "POST /threads",

@@ -16,7 +16,8 @@ from langgraph_sdk.client import LangGraphClient
 from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
 from deerflow_replica.replica import Replica, open_replica
-from gateway.serving import IN_MEMORY, Clients, served
+from gateway.serving import IN_MEMORY, Clients, in_process, served
+from gateway.wire import frames_of
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -39,16 +40,11 @@ async def serving(replica: Replica, graphs: dict[str, Any], sdk: Clients) -> Asy
         yield Serving(url, sdk(url), replica)
 
 
-def _frames(text: str) -> list[dict[str, str]]:
-    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
-    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
-
-
 async def _get(url: str, cursor: str | None = None) -> tuple[httpx.Response, list[dict[str, str]]]:
     headers = {} if cursor is None else {"last-event-id": cursor}
     async with httpx.AsyncClient(timeout=20) as client:
         answer = await client.get(url, headers=headers)
-    return answer, _frames(answer.text)
+    return answer, frames_of(answer.text)
 
 
 async def _finished(serving: Serving, count: int = 5, **body: Any) -> tuple[str, list[dict[str, str]]]:
@@ -59,7 +55,7 @@ async def _finished(serving: Serving, count: int = 5, **body: Any) -> tuple[str,
             json={"assistant_id": "agent", "input": {"count": count}, "stream_mode": ["custom"], **body},
         )
     assert answer.status_code == 200, answer.text
-    return f"{serving.url}{answer.headers['content-location']}", _frames(answer.text)
+    return f"{serving.url}{answer.headers['content-location']}", frames_of(answer.text)
 
 
 async def test_the_official_client_streams_a_run(serving: Serving) -> None:
@@ -103,7 +99,7 @@ async def test_the_wire(serving: Serving) -> None:
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-accel-buffering"] == "no"
     assert answer.headers["x-replica-id"] == serving.replica.replica_id
-    first, second = _frames(answer.text)
+    first, second = frames_of(answer.text)
     assert list(first) == ["event", "data", "id"]
     assert (first["event"], orjson.loads(first["data"])["attempt"]) == ("metadata", 1)
     assert (second["event"], second["data"]) == ("custom", '{"n":0}')
@@ -128,59 +124,6 @@ async def test_an_end_event_where_it_is_wanted_but_not_after_an_error(graphs: di
         _, bad = await _finished(serving, count=1, input={"count": 0, "fail": "boom"})
     assert good[-1] == {"event": "end", "data": "null"}
     assert [frame["event"] for frame in bad] == ["metadata", "error"]
-
-
-async def test_the_cursor_table_of_a_run_that_is_over(serving: Serving) -> None:
-    place, frames = await _finished(serving)
-    url = f"{place}/stream"
-    foreign = "1700000000000000-3"
-    for cursor in (None, "nonsense", "01-1"):
-        answer, got = await _get(url, cursor)
-        assert (answer.status_code, got) == (200, [])
-    for cursor in ("-1", "0", "0-0"):
-        assert (await _get(url, cursor))[1] == frames
-    for index, frame in enumerate(frames):
-        assert (await _get(url, frame["id"]))[1] == frames[index + 1 :]
-    beyond = frames[-1]["id"].split("-")[0] + "-999"
-    for cursor in (foreign, beyond):
-        answer, [gap] = await _get(url, cursor)
-        assert (answer.status_code, gap["event"]) == (200, "error")
-        data = orjson.loads(gap["data"])
-        assert (data["error"], data["requested_event_id"]) == ("StreamGap", cursor)
-        assert data["earliest_available_event_id"] == frames[0]["id"]
-        assert "id" not in gap
-    await serving.replica.bridge.cleanup(place.rpartition("/")[2])
-    for cursor in (None, "nonsense", "-1"):
-        assert (await _get(url, cursor))[1] == []
-    for cursor in ("0", "0-0", frames[0]["id"], foreign):
-        _, [gap] = await _get(url, cursor)
-        assert orjson.loads(gap["data"])["error"] == "StreamGap"
-
-
-async def test_the_cursor_table_of_a_run_that_goes_on(serving: Serving) -> None:
-    thread_id = await serving.thread()
-    run = await serving.client.runs.create(
-        thread_id, "agent", input={"count": 60, "pause": 0.02}, stream_mode=["custom"]
-    )
-    url = f"{serving.url}/threads/{thread_id}/runs/{run['run_id']}/stream"
-    async with httpx.AsyncClient(timeout=20) as client, client.stream("GET", url, headers={"last-event-id": "-1"}) as s:
-        text = ""
-        async for chunk in s.aiter_text():
-            text += chunk
-            if text.count("\n\n") > 10:
-                break
-    seen = _frames(text[: text.rindex("\n\n") + 2])
-    answers = await asyncio.gather(
-        *(_get(url, cursor) for cursor in ("-1", "0", "0-0", seen[4]["id"], None, "nonsense", "1700000000000000-3"))
-    )
-    everything, zero, zero_zero, after, now, malformed, foreign = (frames for _, frames in answers)
-    assert everything == zero == zero_zero
-    assert [orjson.loads(frame["data"])["n"] for frame in everything[1:]] == list(range(60))
-    assert after == everything[5:]
-    for live in (now, malformed):
-        assert 0 < len(live) < 60 - 8
-        assert live == everything[-len(live) :]
-    assert orjson.loads(foreign[0]["data"])["error"] == "StreamGap"
 
 
 async def test_a_joined_stream_is_filtered_and_its_way_back_too(serving: Serving) -> None:
@@ -272,3 +215,27 @@ async def test_two_apps_with_their_own_replicas_never_meet(graphs: dict[str, Any
         await sdk(second).threads.create(thread_id=thread_id)
         assert await sdk(second).runs.wait(thread_id, "agent", input={"count": 2}) == {"count": 2, "total": 2}
         assert await sdk(first).runs.list(thread_id) == []
+
+
+async def test_a_client_that_leaves_before_the_answer_leaves_no_reader(
+    replica: Replica, graphs: dict[str, Any]
+) -> None:
+    app, left = create_app(replica, graphs), asyncio.Event()
+    async with in_process(app) as client:
+        thread_id = (await client.post("/threads", json={})).json()["thread_id"]
+    body = orjson.dumps({"assistant_id": "agent", "input": {"count": 1}})
+    asked: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if asked:
+            return asked.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        left.set()
+        await asyncio.Event().wait()
+
+    path = f"/threads/{thread_id}/runs/stream"
+    await app({"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}, receive, send)
+    assert replica.bridge.stats().subscribers == 0

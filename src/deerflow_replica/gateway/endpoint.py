@@ -68,6 +68,7 @@ class _EndpointApp:
     def __init__(self, endpoint: Endpoint, gateway: Gateway) -> None:
         self._endpoint = endpoint
         self._gateway = gateway
+        self.template = endpoint.path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._endpoint.public:
@@ -100,6 +101,12 @@ class _EndpointApp:
         if self._endpoint.body is None:
             return None
         return await read_body(request, self._endpoint.body, max_bytes=self._gateway.config.gateway.max_body_bytes)
+
+
+def route_of(scope: Scope) -> str | None:
+    """The template of the route that a request was given to; None: none of ours."""
+    endpoint = scope.get("endpoint")
+    return endpoint.template if isinstance(endpoint, _EndpointApp) else None
 
 
 def _path_id(request: Request, name: str) -> str:

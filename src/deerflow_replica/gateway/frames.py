@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReplicaError, StreamError
 from ..runs.registry.rules import ORPHANED, is_terminal
 from ..runs.tail import ends_with_error, latest_event_id
-from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamEvent, StreamGap, encode_sse
+from ..stream import END_SENTINEL, StreamEvent, StreamGap, encode_sse
 from .answers import encode_json
 from .cursors import plan
-from .sse import StreamCutError
+from .sse import Frames, StreamCutError
 
 if TYPE_CHECKING:
     from ..replica import Replica
     from ..runs.registry.records import RunRecord
     from ..stream import StreamBridge
+    from .gateway import Gateway
 
 Item = StreamEvent | StreamGap
 Wanted = Callable[[str], bool]
@@ -32,62 +32,66 @@ class RunReader:
     """One subscription to a run's stream, from its first event on or from a cursor."""
 
     def __init__(self, bridge: StreamBridge, run_id: str, last_event_id: str | None = _FIRST) -> None:
-        self._items = bridge.subscribe(run_id, last_event_id=last_event_id, heartbeat_interval=math.inf)
-        self._first: asyncio.Future[Item] | None = None
+        self._batches = bridge.subscribe_batches(run_id, last_event_id=last_event_id)
+        self._first: asyncio.Future[Sequence[Item]] | None = None
 
     async def begin(self) -> None:
         """Subscribe now, not at the first read."""
-        self._first = asyncio.ensure_future(anext(self._items))
+        self._first = asyncio.ensure_future(anext(self._batches))
         await asyncio.sleep(0)
 
-    def __aiter__(self) -> AsyncIterator[Item]:
-        return self
-
-    async def __anext__(self) -> Item:
-        if self._first is None:
-            return await anext(self._items)
+    def next(self) -> Awaitable[Sequence[Item]]:
+        """What came meanwhile, at least one item. Not to be asked after END or a gap."""
         first, self._first = self._first, None
-        try:
-            return await first
-        except asyncio.CancelledError:
-            await _settled(first)
-            raise
+        return anext(self._batches) if first is None else first
 
     async def aclose(self) -> None:
         if self._first is not None:
-            await _settled(self._first)
-        await self._items.aclose()
+            self._first.cancel()
+            await asyncio.gather(self._first, return_exceptions=True)
+        await self._batches.aclose()
 
 
-async def created_frames(replica: Replica, run_id: str, reader: RunReader, *, end_event: bool) -> AsyncGenerator[bytes]:
-    """All frames of a run that was just created."""
-    frames = _frames(replica, run_id, reader, _everything, end_event=end_event)
-    async with aclosing(reader), aclosing(frames):
-        async for frame in frames:
-            yield frame
+def created_frames(gateway: Gateway, run_id: str, reader: RunReader) -> Frames:
+    """All frames of a run that was just created; they close the reader, which has begun."""
+    return _Created(_frames(gateway, run_id, reader, _everything), reader)
+
+
+class _Created:
+    """A generator that was never started closes nothing: its reader is closed besides."""
+
+    def __init__(self, frames: AsyncGenerator[bytes], reader: RunReader) -> None:
+        self._frames = frames
+        self._reader = reader
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._frames
+
+    async def aclose(self) -> None:
+        await self._frames.aclose()
+        await self._reader.aclose()
 
 
 async def joined_frames(
-    replica: Replica, run: RunRecord, last_event_id: str | None, wanted: Wanted, *, end_event: bool
+    gateway: Gateway, run: RunRecord, last_event_id: str | None, wanted: Wanted
 ) -> AsyncGenerator[bytes]:
     """The frames of a run for a client that joins, or comes back with the last id it got."""
-    over = is_terminal(run.status)
-    retained = not over or await _reading(replica.bridge.stream_exists(run.run_id))
+    bridge, over = gateway.replica.bridge, is_terminal(run.status)
+    retained = not over or await _reading(bridge.stream_exists(run.run_id))
     match plan(last_event_id, over=over, retained=retained):
         case "nothing":
             return
         case "gap":
+            gateway.tallies.stream_gaps += 1
             yield gap_frame(StreamGap(last_event_id, None, None))
             return
         case "now":
-            cursor = await _reading(latest_event_id(replica.bridge, run.run_id))
+            cursor = await _reading(latest_event_id(bridge, run.run_id))
         case "all":
-            cursor = _FIRST
+            cursor = _FIRST if last_event_id == "-1" else last_event_id
         case "after":
             cursor = last_event_id
-    reader = RunReader(replica.bridge, run.run_id, cursor)
-    frames = _frames(replica, run.run_id, reader, wanted, end_event=end_event)
-    async with aclosing(reader), aclosing(frames):
+    async with aclosing(_frames(gateway, run.run_id, RunReader(bridge, run.run_id, cursor), wanted)) as frames:
         async for frame in frames:
             yield frame
 
@@ -105,37 +109,47 @@ def gap_frame(gap: StreamGap) -> bytes:
     )
 
 
-async def _frames(
-    replica: Replica, run_id: str, reader: RunReader, wanted: Wanted, *, end_event: bool
-) -> AsyncGenerator[bytes]:
-    """Frames up to the run's end. `StreamCutError` when the stream stops before it."""
-    async for item in _items(reader):
-        if item is END_SENTINEL:
-            break
-        if item is HEARTBEAT_SENTINEL:
-            continue
-        if isinstance(item, StreamGap):
-            yield gap_frame(item)
-            return
+async def _frames(gateway: Gateway, run_id: str, reader: RunReader, wanted: Wanted) -> AsyncGenerator[bytes]:
+    """Frames up to the run's end, those that are there at once together. `StreamCutError` when the stream stops
+    before it.
+    """
+    tallies, last = gateway.tallies, None
+    async with aclosing(reader):
+        while last is None:
+            try:
+                items = await reader.next()
+            except StreamError as error:
+                raise StreamCutError("the stream server cannot be reached") from error
+            frames, last = _encoded(items, wanted)
+            if frames:
+                tallies.events_sent += len(frames)
+                yield b"".join(frames)
+    if isinstance(last, StreamGap):
+        tallies.stream_gaps += 1
+        yield gap_frame(last)
+    elif last is END_SENTINEL and (frame := await _closing(gateway, run_id)):
+        yield frame
+
+
+def _encoded(items: Sequence[Item], wanted: Wanted) -> tuple[list[bytes], Item | None]:
+    """The frames of the events, and the item after which nothing follows, if it came."""
+    frames: list[bytes] = []
+    for item in items:
+        if item is END_SENTINEL or isinstance(item, StreamGap):
+            return frames, item
         if wanted(item.event):
-            yield encode_sse(item)
+            frames.append(encode_sse(item))
         if item.event == "error":
-            return
-    else:
-        raise StreamCutError("the stream stopped before the run's end")
-    error = await _orphan_error(replica, run_id)
+            return frames, item
+    return frames, None
+
+
+async def _closing(gateway: Gateway, run_id: str) -> bytes:
+    """What follows the last event of a run that did not end with `error`."""
+    error = await _orphan_error(gateway.replica, run_id)
     if error is not None:
-        yield _control("error", error)
-    elif end_event:
-        yield encode_sse(END_SENTINEL)
-
-
-async def _items(reader: RunReader) -> AsyncGenerator[Item]:
-    try:
-        async for item in reader:
-            yield item
-    except StreamError as error:
-        raise StreamCutError("the stream server cannot be reached") from error
+        return _control("error", error)
+    return encode_sse(END_SENTINEL) if gateway.config.gateway.emit_end_event else b""
 
 
 async def _orphan_error(replica: Replica, run_id: str) -> dict[str, Any] | None:
@@ -165,11 +179,6 @@ async def _reading(question: Any) -> Any:
         return await question
     except StreamError as error:
         raise StreamCutError("the stream server cannot be reached") from error
-
-
-async def _settled(future: asyncio.Future[Item]) -> None:
-    future.cancel()
-    await asyncio.gather(future, return_exceptions=True)
 
 
 def _control(event: str, data: Any) -> bytes:

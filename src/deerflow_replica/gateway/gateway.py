@@ -17,6 +17,7 @@ from .graphs import GraphSource, ServedGraph
 from .ids import system_assistant_id
 from .problems import THREAD_NOT_FOUND, not_found
 from .sse import StreamedResponse
+from .tallies import Tallies
 
 if TYPE_CHECKING:
     from ..config import AppConfig
@@ -40,6 +41,7 @@ class Gateway:
         self.draining = False
         self._hurried = asyncio.Event()
         self.since = datetime.now(UTC)
+        self.tallies = Tallies()
         self._streams: dict[StreamedResponse, RunRecord] = {}
 
     @property
@@ -86,6 +88,10 @@ class Gateway:
                 del self._streams[response]
 
         return watched
+
+    @property
+    def open_event_streams(self) -> int:
+        return sum(response.is_event_stream for response in self._streams)
 
     def refuse_while_draining(self) -> None:
         """503 for what would begin something here."""

@@ -52,12 +52,15 @@ async def _stream_ended(bridge: StreamBridge, run_id: str) -> bool:
         async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
             cursor = await latest_event_id(bridge, run_id)
             async with aclosing(RunReader(bridge, run_id, cursor)) as reader:
-                async for item in reader:
-                    if item is END_SENTINEL or isinstance(item, StreamGap):
-                        return await bridge.end_reason(run_id) == "orphaned"
+                while not _is_last((await reader.next())[-1]):
+                    pass
+            return await bridge.end_reason(run_id) == "orphaned"
     except (TimeoutError, StreamError):
         return False
-    return False
+
+
+def _is_last(item: object) -> bool:
+    return item is END_SENTINEL or isinstance(item, StreamGap)
 
 
 async def _result(gateway: Gateway, run: RunRecord) -> Any:

@@ -14,6 +14,7 @@ from langchain_core.utils.uuid import uuid7
 
 from ..errors import ReplicaError
 from .control import Control
+from .counts import RunCounts
 from .events import requested_modes
 from .execution import Execution, Workplace, end_stream
 from .leases import LeaseKeeper
@@ -46,6 +47,7 @@ class RunManager:
         max_concurrent_runs: int = 0,
     ) -> None:
         self.replica_id = replica_id
+        self.counts = RunCounts()
         self._place = Workplace(bridge, registry, lease_seconds, retention_seconds)
         self._keeper = LeaseKeeper(registry, lease_seconds=lease_seconds)
         self._control = Control(bridge, replica_id, self._stop_here)
@@ -95,6 +97,11 @@ class RunManager:
         if not self._is_open:
             raise ReplicaError("closed: this replica starts no runs any more")
 
+    @property
+    def active_runs(self) -> int:
+        """How many runs execute in this process now."""
+        return sum(execution.run.status == "running" for execution in self._executions.values())
+
     async def idle(self) -> None:
         """Wait until no run is left in this process."""
         await self._idle.wait()
@@ -139,6 +146,8 @@ class RunManager:
     def _over(self, execution: Execution) -> None:
         self._keeper.release(execution.held)
         del self._executions[execution.run.run_id]
+        if not execution.held.is_lost:
+            self.counts.over(execution.request, execution.run)
         for other in self._executions.values():
             if other.run.thread_id == execution.run.thread_id:
                 other.wake()
@@ -189,6 +198,7 @@ class RunManager:
 
     async def _close_swept(self, unclosed: Unclosed) -> None:
         _LOG.warning("run %s ended here for its replica (%s)", unclosed.run_id, unclosed.status)
+        self.counts.orphans += unclosed.orphaned
         reason = rules.end_reason(unclosed.status, orphaned=unclosed.orphaned)
         await self._close_stream(unclosed.run_id, unclosed.error, reason)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypedDict
@@ -206,14 +207,19 @@ class StreamBridge(ABC):
         `0` or `0-0`: everything from the first event. A subscription may begin before the stream is there.
         `HEARTBEAT_SENTINEL` comes after `heartbeat_interval` seconds without an item (`math.inf`: never).
         """
-        check_run_id(run_id)
-        if last_event_id is not None and not isinstance(last_event_id, str):
-            raise TypeError(f"last_event_id must be a str or None, not {type(last_event_id).__name__}")
+        _check_cursor(run_id, last_event_id)
         if isinstance(heartbeat_interval, bool) or not isinstance(heartbeat_interval, (int, float)):
             raise TypeError(f"heartbeat_interval must be a number, not {type(heartbeat_interval).__name__}")
         if not heartbeat_interval > 0:
             raise ValueError(f"heartbeat_interval must be more than 0 seconds, not {heartbeat_interval!r}")
         return self._subscribe(run_id, last_event_id, heartbeat_interval)
+
+    def subscribe_batches(
+        self, run_id: str, *, last_event_id: str | None = None
+    ) -> AsyncGenerator[Sequence[StreamItem], None]:
+        """What `subscribe` yields, without heartbeats, whatever is there at once as one sequence that is not empty."""
+        _check_cursor(run_id, last_event_id)
+        return self._subscribe_batches(run_id, last_event_id)
 
     async def stream_exists(self, run_id: str) -> bool:
         """Whether an event or END is retained, or accepted by this bridge. Subscribing creates nothing."""
@@ -292,6 +298,14 @@ class StreamBridge(ABC):
         self, run_id: str, last_event_id: str | None, heartbeat_interval: float
     ) -> AsyncGenerator[StreamItem, None]: ...
 
+    async def _subscribe_batches(
+        self, run_id: str, last_event_id: str | None
+    ) -> AsyncGenerator[Sequence[StreamItem], None]:
+        """For a backend that has them only one by one."""
+        async with aclosing(self._subscribe(run_id, last_event_id, math.inf)) as items:
+            async for item in items:
+                yield (item,)
+
     @abstractmethod
     async def _exists(self, run_id: str) -> bool: ...
 
@@ -317,6 +331,12 @@ def check_run_id(run_id: object) -> None:
     if not run_id:
         raise ValueError("run_id must not be empty")
     _check_utf8("run_id", run_id)
+
+
+def _check_cursor(run_id: object, last_event_id: object) -> None:
+    check_run_id(run_id)
+    if last_event_id is not None and not isinstance(last_event_id, str):
+        raise TypeError(f"last_event_id must be a str or None, not {type(last_event_id).__name__}")
 
 
 def check_event(event: object) -> None:

@@ -18,6 +18,7 @@ from .heartbeat import Heartbeats
 from .ring import Entry, Ring
 
 _YIELD_EVERY = 64
+_BATCH_BYTES = 65536  # about so much data at once
 _KEEP_EVENTS = 256
 
 
@@ -173,6 +174,26 @@ class Subscriber:
         self._hub.source.refill(self, ring)
         return self._conclusion()
 
+    def take_all(self) -> list[StreamItem]:
+        """What is there, up to a fair share; nothing follows END or a gap."""
+        items: list[StreamItem] = []
+        size = 0
+        while len(items) < _YIELD_EVERY and size < _BATCH_BYTES and (item := self._take_after(items)) is not None:
+            items.append(item)
+            if not isinstance(item, StreamEvent) or item is END_SENTINEL:
+                break
+            size += len(item.stored or b"")
+        return items
+
+    def _take_after(self, taken: list[StreamItem]) -> StreamItem | None:
+        """An error waits until what came before it is delivered."""
+        try:
+            return self.take()
+        except StreamError:
+            if not taken:
+                raise
+            return None
+
     def woken(self) -> asyncio.Future[bool]:
         """True: something may be there; False: the deadline has passed. A bare future: most readers only wait."""
         self._future = asyncio.get_running_loop().create_future()
@@ -244,6 +265,27 @@ class Hub:
                     return
                 taken += 1
                 if taken % _YIELD_EVERY == 0:
+                    # A reader that is behind never waits: let the others run all the same.
+                    await asyncio.sleep(0)
+        finally:
+            self.detach(subscriber)
+            self.source.release(subscriber.topic)
+
+    async def follow_batches(self, run_id: str, last_event_id: str | None) -> AsyncGenerator[list[StreamItem], None]:
+        """What `follow` yields, without heartbeats, and whatever is there at once as one list."""
+        self._enter()
+        subscriber = self.attach(run_id, last_event_id)
+        try:
+            self.source.begin(subscriber)
+            while True:
+                while not (items := subscriber.take_all()):
+                    await subscriber.woken()
+                last = items[-1]
+                self.gaps += isinstance(last, StreamGap)
+                yield items
+                if last is END_SENTINEL or isinstance(last, StreamGap):
+                    return
+                if len(items) > 1:
                     # A reader that is behind never waits: let the others run all the same.
                     await asyncio.sleep(0)
         finally:

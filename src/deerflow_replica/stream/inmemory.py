@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Unpack
 
@@ -54,6 +54,9 @@ class InMemoryStreamBridge(StreamBridge):
         self, run_id: str, last_event_id: str | None, heartbeat_interval: float
     ) -> AsyncGenerator[StreamItem, None]:
         return self._streams.hub.follow(run_id, last_event_id, heartbeat_interval)
+
+    def _subscribe_batches(self, run_id: str, last_event_id: str | None) -> AsyncGenerator[Sequence[StreamItem], None]:
+        return self._streams.hub.follow_batches(run_id, last_event_id)
 
     async def _exists(self, run_id: str) -> bool:
         return self._streams.find(run_id) is not None

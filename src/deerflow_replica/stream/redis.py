@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
@@ -167,6 +167,9 @@ class RedisStreamBridge(StreamBridge):
         self, run_id: str, last_event_id: str | None, heartbeat_interval: float
     ) -> AsyncGenerator[StreamItem, None]:
         return self._feed.hub.follow(run_id, last_event_id, heartbeat_interval)
+
+    def _subscribe_batches(self, run_id: str, last_event_id: str | None) -> AsyncGenerator[Sequence[StreamItem], None]:
+        return self._feed.hub.follow_batches(run_id, last_event_id)
 
     async def _exists(self, run_id: str) -> bool:
         return self._publisher.buffer.last(run_id) is not None or await self._look(run_id) is not None

@@ -10,6 +10,7 @@ class TestMyStreamBridge(StreamBridgeContract):
 
 from __future__ import annotations
 
+from ._stream_batches import BatchesContract
 from ._stream_common import Build
 from ._stream_cursor import CursorContract
 from ._stream_lifetime import LifetimeContract
@@ -20,7 +21,9 @@ from ._stream_publishing import PublishingContract
 __all__ = ["Build", "StreamBridgeContract"]
 
 
-class StreamBridgeContract(PayloadContract, CursorContract, PublishingContract, LimitsContract, LifetimeContract):
+class StreamBridgeContract(
+    PayloadContract, CursorContract, BatchesContract, PublishingContract, LimitsContract, LifetimeContract
+):
     """Subclass it and provide the fixture `build`: a function that returns one more bridge on the test's own server.
 
     Keywords are those that all backends share. The bridges are not yet entered.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import Collection
 
 from pydantic import TypeAdapter
 from starlette.types import ASGIApp
@@ -14,7 +14,7 @@ from ..endpoint import Call, Endpoint
 from ..filters import asked_modes, event_filter, query_of
 from ..frames import RunReader, created_frames, joined_frames
 from ..ids import new_run_id
-from ..sse import EVENT_STREAM, StreamedResponse
+from ..sse import EVENT_STREAM, Frames, StreamedResponse
 from ..starting import prepared
 
 
@@ -30,7 +30,7 @@ async def create_and_stream(call: Call) -> ASGIApp:
     except BaseException:
         await reader.aclose()
         raise
-    frames = created_frames(call.replica, run_id, reader, end_event=call.gateway.config.gateway.emit_end_event)
+    frames = created_frames(call.gateway, run_id, reader)
     body: CreateRun = call.body
     return _stream(call, run, frames, cancel_when_gone=body.on_disconnect == "cancel")
 
@@ -40,8 +40,7 @@ async def join(call: Call) -> ASGIApp:
     query = call.request.query_params
     modes = asked_modes(query.getlist("stream_mode"))
     cursor = parse_last_event_id(call.request.scope["headers"])
-    end_event = call.gateway.config.gateway.emit_end_event
-    frames = joined_frames(call.replica, run, cursor, event_filter(modes), end_event=end_event)
+    frames = joined_frames(call.gateway, run, cursor, event_filter(modes))
     cancel = query.get("cancel_on_disconnect", "").lower() in ("1", "true")
     return _stream(call, run, frames, modes=modes, cancel_when_gone=cancel)
 
@@ -49,7 +48,7 @@ async def join(call: Call) -> ASGIApp:
 def _stream(
     call: Call,
     run: RunRecord,
-    frames: AsyncGenerator[bytes],
+    frames: Frames,
     *,
     modes: Collection[str] = (),
     cancel_when_gone: bool = False,

@@ -1,13 +1,15 @@
-"""Whether this replica is there, and which it is."""
+"""Whether this replica is there, which it is, and what it did."""
 
 from __future__ import annotations
 
 import os
 from importlib.metadata import version
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ... import __version__
+from ...errors import MissingExtraError
 from ..answers import json_response
 from ..endpoint import Call, Endpoint
 
@@ -38,9 +40,20 @@ async def info(call: Call) -> Response:
     )
 
 
+async def metrics(call: Call) -> Response:
+    """For Prometheus; 501 without the extra."""
+    try:
+        from ..metrics import exposition
+    except MissingExtraError as error:
+        raise HTTPException(501, str(error)) from None
+    page, content_type = exposition(call.gateway, call.request.headers.get("accept", ""))
+    return Response(page, headers={"content-type": content_type})
+
+
 ENDPOINTS = (
     Endpoint("GET", "/ok", alive, public=True),
     Endpoint("GET", "/live", alive, public=True),
     Endpoint("GET", "/ready", ready, public=True),
     Endpoint("GET", "/info", info, public=True),
+    Endpoint("GET", "/metrics", metrics, public=True),
 )
