@@ -20,6 +20,7 @@ from .context import DeerFlowContext
 from .errors import ConfigError, ReplicaError
 from .runs.events import requested_modes
 from .runs.manager import RunManager
+from .runs.mirror import ThreadMirror
 from .runs.registry.base import RunRegistry
 from .runs.registry.documents import to_json
 from .runs.registry.records import MultitaskStrategy
@@ -272,6 +273,8 @@ class open_replica:  # noqa: N801  # it is called like a function and used like 
             lease_seconds=config.gateway.lease_seconds,
             retention_seconds=config.gateway.retention_seconds,
             max_concurrent_runs=config.gateway.max_concurrent_runs,
+            checkpointer=parts.checkpointer,
+            mirror=ThreadMirror(parts.runs, parts.threads),
         )
         replica = Replica(config, replica_id, parts, manager)
         self._stack.push_async_callback(replica._close)

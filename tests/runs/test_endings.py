@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from deerflow_replica.runs.execution import end_stream
 from deerflow_replica.runs.manager import RunManager
 from deerflow_replica.runs.registry.inmemory import InMemoryRunRegistry
 from deerflow_replica.runs.registry.records import Unclosed
 from deerflow_replica.runs.request import RunRequest, opened
 from deerflow_replica.runs.tail import last_event, latest_event_id
+from deerflow_replica.runs.workplace import end_stream
 from deerflow_replica.stream import END_SENTINEL, InMemoryStreamBridge, RedisStreamBridge, StreamBridge, StreamEvent
 from runs.graphs import State, steps, two, wait_for_ever
 from waiting import eventually
@@ -168,10 +168,10 @@ async def test_readers_that_ask_at_once_share_a_sweep() -> None:
     class Counted(InMemoryRunRegistry):
         sweeps = 0
 
-        async def sweep(self, *, limit: int = 100) -> Sequence[Unclosed]:
+        async def sweep(self, *, limit: int = 100, adoption_seconds: float = 0.0) -> Sequence[Unclosed]:
             self.sweeps += 1
             await asyncio.sleep(0)
-            return await super().sweep(limit=limit)
+            return await super().sweep(limit=limit, adoption_seconds=adoption_seconds)
 
     async with InMemoryStreamBridge() as bridge, Counted() as counted:
         manager = RunManager(bridge, counted, replica_id="one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -26,6 +27,8 @@ from deerflow_replica.runs.registry.records import Admission, Lease, NewRun, Run
 from deerflow_replica.runs.registry.sqlite import SqliteRunRegistry
 
 LONG = 3600.0
+THREADS = st.sampled_from(["t1", "t2"])
+OWNERS = st.sampled_from(["a", "b"])
 OUTCOMES = [rules.succeeded({"n": 1}, {}), rules.succeeded(None, {"x": [1]}), rules.failed(rules.SHUTDOWN)]
 
 
@@ -43,6 +46,7 @@ class Histories(RuleBasedStateMachine):
         self.begun: dict[str, list[str]] = {}
         self.admitted: dict[str, list[str]] = {}
         self.held: dict[str, Lease] = {}
+        self.gone: set[str] = set()
 
     def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """The answer of all registries, which must be the same."""
@@ -66,17 +70,27 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         target=leases,
-        thread=st.sampled_from(["t1", "t2"]),
-        owner=st.sampled_from(["a", "b"]),
-        strategy=st.sampled_from(["enqueue", "enqueue", "reject"]),
+        thread=THREADS,
+        owner=OWNERS,
+        strategy=st.sampled_from(["enqueue", "enqueue", "reject", "interrupt", "rollback"]),
         lease_seconds=st.sampled_from([LONG, LONG, 0.0]),
+        assistant_id=st.sampled_from([None, "a"]),
     )
-    def admit(self, thread: str, owner: str, strategy: Any, lease_seconds: float) -> Any:
+    def admit(
+        self, thread: str, owner: str, strategy: Any, lease_seconds: float, assistant_id: str | None = None
+    ) -> Any:
         self.number += 1
-        run = NewRun(run_id=f"r{self.number}", thread_id=thread, owner=owner, multitask_strategy=strategy)
+        run = NewRun(
+            run_id=f"r{self.number}",
+            thread_id=thread,
+            owner=owner,
+            multitask_strategy=strategy,
+            assistant_id=assistant_id,
+        )
         answer = self.ask("admit", run, lease_seconds=lease_seconds)
         if answer is RunConflictError:
             return multiple()
+        self.gone.update(one.run_id for one in answer.cancelled if one.ended and one.action == "rollback")
         self.admitted.setdefault(thread, []).append(run.run_id)
         self.held[run.run_id] = answer.lease
         if answer.record.status == "running":
@@ -90,12 +104,13 @@ class Histories(RuleBasedStateMachine):
         if before is not None and before.status == "pending" and status == "running":
             self.begun.setdefault(before.thread_id, []).append(lease.run_id)
 
-    @rule(thread=st.sampled_from(["t1", "t2"]), outcome=st.sampled_from(OUTCOMES))
+    @rule(thread=THREADS, outcome=st.sampled_from(OUTCOMES))
     def end_the_running_one(self, thread: str, outcome: RunOutcome) -> None:
         for run_id in self._of(thread, "running"):
-            assert self.ask("finish", self.held[run_id], outcome)
+            if not self.ask("finish", self.held[run_id], outcome):
+                assert self._rolled_back(self.held[run_id])
 
-    @rule(thread=st.sampled_from(["t1", "t2"]))
+    @rule(thread=THREADS)
     def start_from_the_back(self, thread: str) -> None:
         for run_id in self._of(thread, "pending"):
             self.start(self.held[run_id])
@@ -107,34 +122,79 @@ class Histories(RuleBasedStateMachine):
 
     @rule(lease=leases, stolen=st.booleans(), outcome=st.sampled_from(OUTCOMES))
     def finish(self, lease: Lease, stolen: bool, outcome: RunOutcome) -> None:
-        used = Lease(lease.run_id, lease.owner, lease.fence + 1) if stolen else lease
-        record = self.runner.run(self.registries[0].get(lease.run_id))
+        used = replace(lease, fence=lease.fence + 10) if stolen else lease
         done = self.ask("finish", used, outcome)
-        if stolen and record is not None and record.error != rules.ORPHANED:
-            assert not done
+        assert not (done and used != self.held[lease.run_id])
+
+    @rule(lease=leases)
+    def roll_back(self, lease: Lease) -> None:
+        self._rolled_back(lease)
+
+    def _rolled_back(self, lease: Lease) -> Any:
+        done = self.ask("roll_back", lease)
+        if done:
+            assert lease == self.held[lease.run_id]
+            self.gone.add(lease.run_id)
+        return done
 
     @rule(held=st.lists(leases, max_size=4, unique=True))
     def renew(self, held: list[Lease]) -> None:
-        self.ask("renew", held, lease_seconds=LONG)
+        assert set(self.ask("renew", held, lease_seconds=LONG)) <= {
+            lease.run_id for lease in held if lease == self.held[lease.run_id]
+        }
 
-    @rule(lease=leases)
-    def cancel(self, lease: Lease) -> None:
-        self.ask("cancel", lease.run_id)
+    @rule(lease=leases, action=st.sampled_from(["interrupt", "rollback"]))
+    def cancel(self, lease: Lease, action: Any) -> None:
+        before = self.runner.run(self.registries[0].get(lease.run_id))
+        if self.ask("cancel", lease.run_id, action=action) and before and before.status == "pending":
+            self.gone.update([lease.run_id] if action == "rollback" else [])
 
     @rule(lease=leases)
     def close(self, lease: Lease) -> None:
         self.ask("close_run", lease.run_id)
 
-    @rule()
-    def sweep(self) -> None:
-        swept = [self.runner.run(registry.sweep()) for registry in self.registries]
-        assert all(sorted(map(repr, one)) == sorted(map(repr, swept[0])) for one in swept)
+    @rule(lease=leases)
+    def delete(self, lease: Lease) -> None:
+        if self.ask("delete", lease.run_id):
+            self.gone.add(lease.run_id)
+
+    @rule(thread=THREADS)
+    def delete_thread(self, thread: str) -> None:
+        if self.ask("delete_thread", thread):
+            self.gone.update(self.admitted.get(thread, []))
+
+    @rule(thread=THREADS, outcome=st.sampled_from(OUTCOMES))
+    def settle(self, thread: str, outcome: RunOutcome) -> None:
+        self.ask("settle_thread", thread, outcome)
+
+    @rule(adoption_seconds=st.sampled_from([0.0, LONG]))
+    def sweep(self, adoption_seconds: float) -> None:
+        self.ask("sweep", adoption_seconds=adoption_seconds)
+        for run_id, held in self.held.items():
+            record = self.runner.run(self.registries[0].get(run_id))
+            if record is not None and record.error == rules.ORPHANED:
+                self.held[run_id] = replace(held, fence=-1)
+
+    @rule(target=leases, owner=OWNERS)
+    def adopt(self, owner: str) -> Any:
+        taken = []
+        for record in self.ask("adoptable"):
+            admission = self.ask("adopt", record.run_id, owner, lease_seconds=LONG)
+            assert admission.lease != self.held[record.run_id]
+            self.held[record.run_id] = admission.lease
+            taken.append(admission.lease)
+        return multiple(*taken)
+
+    @rule(held=st.lists(leases, max_size=4, unique=True))
+    def release(self, held: list[Lease]) -> None:
+        for run_id in self.ask("release", held):
+            self.held[run_id] = replace(self.held[run_id], fence=-1)
 
     @invariant()
     def one_runs_in_order_and_ends_once(self) -> None:
         for thread, admitted in self.admitted.items():
             records = self.ask("list", thread, limit=1000)
-            assert [record.run_id for record in reversed(records)] == admitted
+            assert [record.run_id for record in reversed(records)] == [one for one in admitted if one not in self.gone]
             running = [record for record in records if record.status == "running"]
             assert len(running) <= 1
             begun = self.begun.get(thread, [])
@@ -144,7 +204,10 @@ class Histories(RuleBasedStateMachine):
                     now = (record.status, record.error)
                     assert self.ended.setdefault(record.run_id, now) == now
             row = self.ask("get_thread", thread)
-            assert (row.status == "busy") == any(record.status in rules.UNFINISHED for record in records)
+            assert row is not None or not records
+            assert (row is not None and row.status == "busy") == any(
+                record.status in rules.UNFINISHED for record in records
+            )
 
     def teardown(self) -> None:
         for registry in self.registries:
@@ -154,8 +217,8 @@ class Histories(RuleBasedStateMachine):
 def _comparable(answer: Any) -> str:
     """Without the times: each registry has its own clock."""
     if isinstance(answer, Admission):
-        answer = (answer.record, answer.lease)
-    if isinstance(answer, tuple):
+        answer = (answer.record, answer.lease, answer.cancelled)
+    if isinstance(answer, (tuple, list)):
         return repr([_comparable(one) for one in answer])
     if isinstance(answer, Mapping):
         answer = sorted(answer.items())

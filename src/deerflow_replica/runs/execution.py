@@ -5,51 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from ..errors import StoreUnavailableError, StreamEndedError, StreamError, StreamUnavailableError
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from .ending import Ending
 from .events import shown
-from .fencing import fenced_graph
+from .fencing import fenced_graph, fenced_saver
 from .leases import HeldLease, LeaseLostError
 from .registry import rules
-from .registry.base import RunRegistry
 from .registry.documents import to_json
-from .registry.records import Admission, Json, RunOutcome, RunStatus
+from .registry.records import Admission, CancelAction, RunOutcome, RunStatus
 from .request import Run, RunRequest
 from .stream_run import GraphRun, RunResult, error_data, first_event, traceback_text
-from .tail import ends_with_error
-
-if TYPE_CHECKING:
-    from ..stream.base import StreamBridge
+from .workplace import Workplace
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
-_RETRY_SECONDS = 0.2
 
-StopReason = Literal["cancelled", "shutdown", "lost"]
+StopReason = Literal["cancelled", "rolled back", "shutdown", "released", "lost"]
 Slots = AbstractAsyncContextManager[Any]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Workplace:
-    """What every execution of a replica uses."""
-
-    bridge: StreamBridge
-    registry: RunRegistry
-    lease_seconds: float
-    retention_seconds: float
 
 
 class Execution:
-    """Waits for its turn, runs the graph and ends the run, as long as the lease holds.
-
-    The order at the end: the last events, the status, an `error` event, END, closed. Whoever sees the stream's end
-    finds a terminal status on every replica.
-    """
+    """Waits for its turn, runs the graph and ends the run, as long as the lease holds."""
 
     def __init__(self, request: RunRequest, run: Run, admission: Admission, sent: float, place: Workplace) -> None:
         self.request = request
@@ -58,15 +40,21 @@ class Execution:
             admission.lease,
             sent + place.lease_seconds,
             on_lost=lambda: self.stop("lost"),
-            on_cancel=lambda _: self.stop("cancelled"),
+            on_cancel=self.cancel,
         )
         self._place = place
-        self._status: RunStatus | None = admission.record.status
+        self._ending = Ending(run, self.held, place)
+        self._due = time.monotonic() + request.after_seconds
+        self._status: RunStatus = admission.record.status
         self._reason: StopReason | None = None
         self._has_begun = False
         self._is_ending = False
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        return self._status == "pending"
 
     def begin(self, slots: Slots, when_over: Callable[[Execution], None]) -> None:
         self._task = asyncio.create_task(self._execute(slots), name=f"run {self.run.run_id}")
@@ -76,6 +64,12 @@ class Execution:
         """A run of the thread ended: it may be this one's turn."""
         self._woken.set()
 
+    def cancel(self, action: CancelAction) -> None:
+        """What was asked of the run; that it is rolled back also comes true when it is stopping already."""
+        if action == "rollback" and self._reason == "cancelled" and not self._is_ending:
+            self._reason = "rolled back"
+        self.stop("rolled back" if action == "rollback" else "cancelled")
+
     def stop(self, reason: StopReason) -> None:
         """Stop the graph, now; later calls, and calls once the run is ending, change nothing."""
         if self._is_ending or self._reason is not None or self._task is None:
@@ -83,6 +77,12 @@ class Execution:
         self._reason = reason
         if self._has_begun:  # a task that is cancelled before its first step never takes it
             self._task.cancel()
+
+    def roll_back_only(self) -> None:
+        """Before it begins: the graph ran in another replica, which is gone, and only its traces are to be removed."""
+        self._reason = "rolled back"
+        if self._place.checkpointer is not None:
+            self._ending.saver = fenced_saver(self._place.checkpointer, self.held.check)
 
     async def abandon(self) -> None:
         """Cancel whatever it does, ending or not: the sweep of another replica ends the run."""
@@ -98,8 +98,11 @@ class Execution:
         status: RunStatus = "error"
         try:
             outcome = await self._outcome(slots)
-            if outcome is not None:
-                await self._end(outcome)
+            self._is_ending = True
+            if self._reason == "rolled back":
+                await self._ending.roll_back()
+            elif outcome is not None:
+                await self._ending.end(outcome)
             status = self.run.status
         except LeaseLostError as lost:
             _LOG.warning("%s; it stopped here", lost)
@@ -107,7 +110,7 @@ class Execution:
             self.run.became(status, over=True)
 
     async def _outcome(self, slots: Slots) -> RunOutcome | None:
-        """None: the run was ended by somebody else while it waited."""
+        """None: the run was ended by somebody else while it waited, or released to somebody else."""
         if self._reason is not None:
             return self._outcome_of(asyncio.CancelledError())
         try:
@@ -117,16 +120,18 @@ class Execution:
         except (Exception, asyncio.CancelledError) as error:  # whatever a graph raises is its run's outcome
             return self._outcome_of(error)
 
-    def _outcome_of(self, error: BaseException) -> RunOutcome:
+    def _outcome_of(self, error: BaseException) -> RunOutcome | None:
         if _is_cancelled():
             if self._reason is None:
                 raise error  # not ours: this task is being torn down
             _uncancel()
         match self._reason:
-            case "cancelled":
+            case "cancelled" | "rolled back":
                 return rules.cancelled()
             case "shutdown":
                 return rules.failed(rules.SHUTDOWN)
+            case "released":
+                return None
             case "lost":
                 raise LeaseLostError(f"run {self.run.run_id!r} is not this process's any more") from error
         _LOG.error("run %s failed\n%s", self.run.run_id, traceback_text(error))
@@ -145,20 +150,24 @@ class Execution:
 
     async def _status_now(self) -> RunStatus:
         """Begins a pending run whose turn has come."""
-        registry, lease = self._place.registry, self.held.lease
-        if self._status == "pending":
+        if self.is_pending:
             self._woken.clear()
-            self._status = await self._while_held(
-                lambda: registry.start(lease, lease_seconds=self._place.lease_seconds)
-            )
-        if self._status is None:
-            raise LeaseLostError(f"run {lease.run_id!r} is not this process's any more")
+            lease, seconds = self.held.lease, self._place.lease_seconds
+            status = await self.held.insist(lambda: self._place.registry.start(lease, lease_seconds=seconds))
+            self._status = status or await self._status_without_lease()
         self.run.became(self._status)
         return self._status
 
+    async def _status_without_lease(self) -> RunStatus:
+        """A run that is gone was rolled back, or deleted, while it waited; one that is there is somebody else's."""
+        if await self.held.insist(lambda: self._place.registry.get(self.run.run_id)) is None:
+            return "interrupted"
+        raise LeaseLostError(f"run {self.run.run_id!r} is not this process's any more")
+
     async def _wait_for_hint(self) -> None:
+        left = self._due - time.monotonic()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_SECONDS):
+            async with asyncio.timeout(min(left, _POLL_SECONDS) if left > 0 else _POLL_SECONDS):
                 await self._woken.wait()
 
     async def _result(self) -> RunOutcome:
@@ -166,6 +175,7 @@ class Execution:
         await self._publish("metadata", first_event(self.run.run_id))
         async with asked.open_graph() as opened:
             graph = fenced_graph(opened, self.held.check)
+            self._ending.saver = _saver_of(graph)
             graph_run = GraphRun(
                 graph,
                 asked.input,
@@ -182,62 +192,12 @@ class Execution:
             return await _success(graph, asked.config, result)
 
     async def _publish(self, event: str, data: Any) -> None:
-        await self._while_held(lambda: self._place.bridge.publish(self.run.run_id, event, data))
-
-    # The end of a run
-
-    async def _end(self, outcome: RunOutcome) -> None:
-        self._is_ending = True
-        bridge, registry, run_id = self._place.bridge, self._place.registry, self.run.run_id
-        outcome = await self._events_stored(outcome)
-        await self._finish(outcome)
-        self.run.became(outcome.status)
-        with contextlib.suppress(StreamEndedError):  # somebody took this process for dead and ended the stream
-            if outcome.error is not None:
-                await self._publish("error", outcome.error)
-            await self._while_held(lambda: bridge.publish_end(run_id, reason=rules.end_reason(outcome.status)))
-        await self._while_held(lambda: registry.close_run(run_id))
-        await self._while_held(lambda: bridge.cleanup(run_id, delay=self._place.retention_seconds))
-
-    async def _events_stored(self, outcome: RunOutcome) -> RunOutcome:
-        """Flush; a run whose events were refused did not succeed."""
-        try:
-            await self._while_held(lambda: self._place.bridge.flush(self.run.run_id))
-        except StreamError as error:
-            _LOG.warning("run %s: its last events were not stored: %s", self.run.run_id, error)
-            if outcome.error is None and not isinstance(error, StreamEndedError):
-                return rules.failed(error_data(error))
-        return outcome
-
-    async def _finish(self, outcome: RunOutcome) -> None:
-        if await self._while_held(lambda: self._place.registry.finish(self.held.lease, outcome)):
-            return
-        record = await self._while_held(lambda: self._place.registry.get(self.run.run_id))
-        if record is None or record.status != outcome.status or record.error != outcome.error:
-            raise LeaseLostError(f"run {self.run.run_id!r} was ended by somebody else")
-
-    async def _while_held(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Try until it works or the lease is gone: a server that is away must not fail a run."""
-        while True:
-            self.held.check()
-            try:
-                return await work()
-            except (StreamUnavailableError, StoreUnavailableError) as error:
-                _LOG.warning("run %s waits: %s", self.run.run_id, error)
-            await asyncio.sleep(_RETRY_SECONDS)
+        await self.held.insist(lambda: self._place.bridge.publish(self.run.run_id, event, data))
 
 
-async def end_stream(bridge: StreamBridge, run_id: str, error: Json | None, reason: str) -> None:
-    """End a stream for an executor that cannot. That it has ended meanwhile is as good.
-
-    The executor may have died between its `error` and END: there is one `error` at most.
-    """
-    try:
-        if error is not None and not await ends_with_error(bridge, run_id):
-            await bridge.publish(run_id, "error", error)
-        await bridge.publish_end(run_id, reason=reason)
-    except StreamEndedError:
-        _LOG.debug("run %s: its stream had ended already", run_id)
+def _saver_of(graph: Any) -> BaseCheckpointSaver[Any] | None:
+    saver = getattr(graph, "checkpointer", None)
+    return saver if isinstance(saver, BaseCheckpointSaver) else None
 
 
 async def _success(graph: Any, config: Mapping[str, Any], result: RunResult) -> RunOutcome:

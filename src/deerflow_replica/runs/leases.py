@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from ..errors import ReplicaError, StoreUnavailableError
+from ..errors import ReplicaError, StoreUnavailableError, StreamUnavailableError
 from .registry.base import RunRegistry
 from .registry.records import CancelAction, Lease
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.25
+_INSIST_SECONDS = 0.2
+
+T = TypeVar("T")
 
 
 class LeaseLostError(ReplicaError):
@@ -44,6 +48,16 @@ class HeldLease:
         if not self.is_lost:
             self.is_lost = True
             self.on_lost()
+
+    async def insist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works or the lease is gone: a server that is away must not fail a run."""
+        while True:
+            self.check()
+            try:
+                return await work()
+            except (StreamUnavailableError, StoreUnavailableError) as error:
+                _LOG.warning("run %s waits: %s", self.lease.run_id, error)
+            await asyncio.sleep(_INSIST_SECONDS)
 
     @property
     def remaining_seconds(self) -> float:

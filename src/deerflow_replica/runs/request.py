@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .registry.records import MultitaskStrategy, RunStatus
 
@@ -25,6 +25,9 @@ class RunRequest:
     run's lease. `context_for(graph)` is what the graph gets as `context=`. `input` may be a `Command`. `config` is
     whole: the caller has put `thread_id` and `run_id` into `configurable`. `kwargs` is the JSON that the row keeps.
     `thread_metadata` is merged into the thread's row. Without `create_thread` an unknown thread is a `LookupError`.
+    With `on_completion="delete"` the thread goes `retention_seconds` after its last run. The run begins `after_seconds`
+    from now at the earliest, and lets later runs of its thread pass until then. One that names an assistant is
+    executed by another replica if this one leaves before it began.
     """
 
     open_graph: OpenGraph
@@ -46,6 +49,8 @@ class RunRequest:
     thread_metadata: Mapping[str, Any] = field(default_factory=dict)
     create_thread: bool = True
     hidden: bool = False
+    on_completion: Literal["keep", "delete"] = "keep"
+    after_seconds: float = 0.0
 
 
 class Run:
@@ -67,7 +72,10 @@ class Run:
         return self._status
 
     async def wait(self) -> RunStatus:
-        """Wait until the run's END is published, and return its status. Never raises the graph's error."""
+        """Wait until the run's END is published, and return its status. Never raises the graph's error.
+
+        A run that was rolled back is `interrupted`; one that another replica executes now is `pending`.
+        """
         await self._over.wait()
         return self._status
 

@@ -18,7 +18,7 @@ from .assistants import (
     folded,
 )
 from .documents import to_json
-from .sql import Row, Steps, T, document, time_of
+from .rows import Row, Steps, T, document, time_of
 
 ASSISTANTS = "deerflow_replica_assistants"
 SET_UP = ("create_assistants", "create_assistants_by_user")

@@ -13,6 +13,7 @@ from .records import (
     Admission,
     CancelAction,
     Cancelled,
+    Ended,
     Lease,
     NewRun,
     RunOutcome,
@@ -37,6 +38,8 @@ class RunRegistry(ABC):
     """
 
     assistants: Assistants
+    is_shared = True
+    """Whether other replicas see these rows, now or after a restart."""
 
     def __init__(self) -> None:
         self._on_cancel: CancelListener | None = None
@@ -71,10 +74,10 @@ class RunRegistry(ABC):
     async def cancel(self, run_id: str, *, action: CancelAction = "interrupt") -> bool:
         """Ask for the end of a run, wherever it executes; a pending one is over at once. False: unknown, or over.
 
-        Returns when the wish is stored, not when the run is over. `ValueError`: `rollback` is not available yet.
+        Returns when the wish is stored, not when the run is over. `rollback` also deletes the run and what it left in
+        its thread; it is stronger than `interrupt`, whichever is asked first.
         """
-        if action != "interrupt":
-            raise ValueError(f"action={action!r} is not available yet")
+        rules.check_action(action)
         answer = await self._cancel(run_id, action)
         if answer is not None and self._on_cancel is not None:
             await self._on_cancel(answer)
@@ -89,6 +92,8 @@ class RunRegistry(ABC):
     async def admit(self, run: NewRun, *, lease_seconds: float) -> Admission:
         """Add a run to its thread's line, and begin it if it is first.
 
+        With the strategy `interrupt` or `rollback`, every earlier run of the thread that is not over is cancelled so.
+
         Raises `RunConflictError` (`reject` on a busy thread, or the run id is taken), `LookupError` (no such thread,
         and not `create_thread`) or `ValueError` (an id or metadata that cannot be stored); nothing is stored then.
         """
@@ -100,7 +105,7 @@ class RunRegistry(ABC):
 
     @abstractmethod
     async def start(self, lease: Lease, *, lease_seconds: float) -> RunStatus | None:
-        """Begin a pending run if it is first in its thread's line and none is running.
+        """Begin a pending run if none of its thread is running, and none before it in line could begin.
 
         Its status afterwards: `running` when it began, `pending` when it must wait. None: the lease is not valid.
         """
@@ -114,24 +119,49 @@ class RunRegistry(ABC):
         """
 
     @abstractmethod
-    async def finish(self, lease: Lease, outcome: RunOutcome) -> bool:
-        """Store how a run ended, with its thread, under its lease. False: the run is over, or the lease not valid."""
+    async def finish(self, lease: Lease, outcome: RunOutcome) -> Ended | None:
+        """Store how a run ended, with its thread, under its lease.
+
+        None: the run is over, or the lease not valid, or the run is to be rolled back (a renewal says so).
+        """
+
+    @abstractmethod
+    async def roll_back(self, lease: Lease) -> Ended | None:
+        """End a running run as if it had never been, under its lease: nobody finds it any more, and its thread is what
+        it was before. None: the run is over, or the lease not valid.
+
+        The row itself goes with `close_run`; until then a sweep names it.
+        """
 
     @abstractmethod
     async def close_run(self, run_id: str) -> None:
         """Remember that the END of a run that is over was published. Idempotent."""
 
     @abstractmethod
-    async def sweep(self, *, limit: int = 100) -> Sequence[Unclosed]:
+    async def sweep(self, *, limit: int = 100, adoption_seconds: float = 0.0) -> Sequence[Unclosed]:
         """End the runs whose lease has lapsed as orphans, and name those that are over but not closed.
 
-        Each is named by one sweeper at a time: the caller publishes its end, then `close_run`s it. What is not closed
-        within some seconds is named again.
+        What may be `adopted` is left alone for `adoption_seconds`. Each run is named by one sweeper at a time: the
+        caller publishes its end, then `close_run`s it. What is not closed within some seconds is named again.
         """
 
     @abstractmethod
+    async def adoptable(self, *, limit: int = 100) -> Sequence[RunRecord]:
+        """Runs of replicas that are gone and that another one may `adopt`: pending ones that name an assistant, and
+        running ones that are to be rolled back.
+        """
+
+    @abstractmethod
+    async def adopt(self, run_id: str, owner: str, *, lease_seconds: float) -> Admission | None:
+        """Become the owner of a run that is adoptable; its former one is fenced. None: it is not adoptable any more."""
+
+    @abstractmethod
+    async def release(self, leases: Sequence[Lease]) -> Sequence[str]:
+        """Give up those of these runs that are pending and name an assistant, for adoption at once; their ids."""
+
+    @abstractmethod
     async def delete(self, run_id: str) -> bool:
-        """Forget a run that is over. False: unknown, or not over."""
+        """Forget a run that is over and closed. False: unknown, or not so far."""
 
     # Threads
 
@@ -168,7 +198,15 @@ class RunRegistry(ABC):
 
     @abstractmethod
     async def delete_thread(self, thread_id: str) -> bool:
-        """Delete a thread with its runs, whatever their status."""
+        """Delete a thread with its runs. False: unknown, or one of them is not closed."""
+
+    @abstractmethod
+    async def settle_thread(self, thread_id: str, outcome: RunOutcome) -> bool:
+        """Leave in a thread what a run with this outcome would. False: unknown, or busy."""
+
+    @abstractmethod
+    async def expired_threads(self, *, limit: int = 100) -> Sequence[str]:
+        """The ids of threads that were to be kept for some time after their last run, which is over."""
 
     async def search_threads(
         self,

@@ -6,39 +6,39 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-from ...errors import RunConflictError, StoreUnavailableError
+from ...errors import RunConflictError
 from . import rules
 from .assistants_inmemory import InMemoryAssistants
-from .base import RunRegistry
 from .documents import detached
+from .inmemory_threads import InMemoryThreads
 from .records import (
     Admission,
     CancelAction,
     Cancelled,
+    Ended,
     Lease,
     NewRun,
     RunOutcome,
     RunRecord,
     RunStatus,
-    ThreadHead,
-    ThreadRow,
-    ThreadStatus,
     Unclosed,
     Unfinished,
+    Waiting,
 )
 
 
 @dataclass
 class _Run:
-    """A row: what everybody sees, and what only executors do. `lapses_at` is by the monotonic clock."""
+    """A row: what everybody sees, and what only executors do. Times are by the monotonic clock."""
 
     record: RunRecord
     lapses_at: float
+    due_at: float = 0.0
     fence: int = 1
     cancel_action: CancelAction | None = None
     closed: bool = False
+    is_rolled_back: bool = False
 
     @property
     def lease(self) -> Lease:
@@ -48,33 +48,39 @@ class _Run:
     def is_unfinished(self) -> bool:
         return not rules.is_terminal(self.record.status)
 
+    @property
+    def is_pending(self) -> bool:
+        return self.record.status == "pending"
 
-class InMemoryRunRegistry(RunRegistry):
+    @property
+    def is_ahead(self) -> bool:
+        """Whether later runs of its thread must wait for it."""
+        return self.record.status == "running" or (self.is_pending and self.due_at <= time.monotonic())
+
+    def is_adoptable(self, now: float) -> bool:
+        waits = self.is_pending and self.record.assistant_id is not None
+        rolls_back = self.record.status == "running" and self.cancel_action == "rollback"
+        return not self.closed and self.lapses_at <= now and (waits or rolls_back)
+
+
+class InMemoryRunRegistry(InMemoryThreads):
     """Threads and runs of one process. Nothing waits, so every method is one transaction."""
+
+    is_shared = False
 
     def __init__(self) -> None:
         super().__init__()
-        self._threads: dict[str, ThreadRow] = {}
         self._runs: dict[str, _Run] = {}  # in order of admission
-        self._is_open = False
         self.assistants = InMemoryAssistants(self._check_open)
-
-    async def open(self) -> None:
-        self._is_open = True
-
-    async def close(self) -> None:
-        self._is_open = False
-
-    # Runs
 
     async def _get(self, run_id: str) -> RunRecord | None:
         self._check_open()
         run = self._runs.get(run_id)
-        return run.record if run else None
+        return None if run is None or run.is_rolled_back else run.record
 
     async def _list(self, thread_id: str, limit: int, offset: int, status: RunStatus | None) -> Sequence[RunRecord]:
         self._check_open()
-        newest_first = [run.record for run in reversed(list(self._of_thread(thread_id)))]
+        newest_first = [run.record for run in reversed(list(self._of_thread(thread_id))) if not run.is_rolled_back]
         return [record for record in newest_first if status in (None, record.status)][offset : offset + limit]
 
     async def _unfinished_of(self, user_id: str | None, status: RunStatus | None) -> Sequence[Unfinished]:
@@ -92,18 +98,20 @@ class InMemoryRunRegistry(RunRegistry):
             raise RunConflictError(f"run {run.run_id!r} exists already")
         if run.thread_id not in self._threads and not run.create_thread:
             raise LookupError(f"thread {run.thread_id!r} does not exist")
-        unfinished = self._unfinished(run.thread_id)
-        rules.check_admission(run.multitask_strategy, run.thread_id, unfinished)
-        row = self._insert_run(run, begins=run.start and rules.may_begin(unfinished), lease_seconds=lease_seconds)
+        rules.check_admission(run.multitask_strategy, run.thread_id, self._unfinished(run.thread_id))
+        cancelled = self._cancel_earlier(run)
+        ahead = sum(other.is_ahead for other in self._of_thread(run.thread_id))
+        begins = run.start and not run.after_seconds and rules.may_begin(ahead)
+        row = self._insert_run(run, begins=begins, lease_seconds=lease_seconds)
         self._make_busy(run)
-        return Admission(row.record, row.lease)
+        return Admission(row.record, row.lease, cancelled)
 
     async def start(self, lease: Lease, *, lease_seconds: float) -> RunStatus | None:
         self._check_open()
         run = self._leased(lease)
         if run is None:
             return None
-        if run.record.status == "pending" and rules.may_begin(self._unfinished_before(run)):
+        if run.is_pending and self._next(run.record.thread_id) == Waiting(run.record.run_id, run.record.owner):
             self._set_status(run, "running")
             run.lapses_at = time.monotonic() + lease_seconds
         return run.record.status
@@ -116,137 +124,88 @@ class InMemoryRunRegistry(RunRegistry):
             run.lapses_at = now + lease_seconds
         return {run.record.run_id: run.cancel_action for run in held}
 
-    async def finish(self, lease: Lease, outcome: RunOutcome) -> bool:
+    async def finish(self, lease: Lease, outcome: RunOutcome) -> Ended | None:
         self._check_open()
         run = self._leased(lease)
-        if run is None or not run.is_unfinished:
-            return False
-        self._end(run, outcome)
-        return True
+        if run is None or not run.is_unfinished or run.cancel_action == "rollback":
+            return None
+        return Ended(run.record.thread_id, self._end(run, outcome))
+
+    async def roll_back(self, lease: Lease) -> Ended | None:
+        self._check_open()
+        run = self._leased(lease)
+        if run is None or run.record.status != "running":
+            return None
+        return Ended(run.record.thread_id, self._undo(run))
 
     async def _cancel(self, run_id: str, action: CancelAction) -> Cancelled | None:
         self._check_open()
-        run = self._runs.get(run_id)
-        if run is None or not run.is_unfinished:
-            return None
-        was_pending = run.record.status == "pending"
-        if was_pending:
-            self._end(run, rules.cancelled())
-        else:
-            run.cancel_action = action
-        return Cancelled(run_id, run.record.owner, action, ended=was_pending)
+        return self._cancel_now(run_id, action)
 
     async def close_run(self, run_id: str) -> None:
         self._check_open()
         if (run := self._runs.get(run_id)) and not run.is_unfinished:
             run.closed = True
+            if run.is_rolled_back:
+                del self._runs[run_id]
 
-    async def sweep(self, *, limit: int = 100) -> Sequence[Unclosed]:
+    async def sweep(self, *, limit: int = 100, adoption_seconds: float = 0.0) -> Sequence[Unclosed]:
         self._check_open()
         now = time.monotonic()
-        lapsed = [run for run in self._runs.values() if not run.closed and run.lapses_at <= now][:limit]
-        return [self._take_over(run, now) for run in lapsed]
+        lapsed = sorted(
+            (run for run in self._runs.values() if not run.closed and run.lapses_at <= now),
+            key=lambda run: run.lapses_at,
+        )
+        ripe = [run for run in lapsed if run.lapses_at <= now - adoption_seconds or not run.is_adoptable(now)]
+        return [self._take_over(run, now) for run in ripe[:limit]]
+
+    async def adoptable(self, *, limit: int = 100) -> Sequence[RunRecord]:
+        self._check_open()
+        now = time.monotonic()
+        return [run.record for run in self._runs.values() if run.is_adoptable(now)][:limit]
+
+    async def adopt(self, run_id: str, owner: str, *, lease_seconds: float) -> Admission | None:
+        self._check_open()
+        now, run = time.monotonic(), self._runs.get(run_id)
+        if run is None or not run.is_adoptable(now):
+            return None
+        run.record, run.fence, run.lapses_at = replace(run.record, owner=owner), run.fence + 1, now + lease_seconds
+        return Admission(run.record, run.lease)
+
+    async def release(self, leases: Sequence[Lease]) -> Sequence[str]:
+        self._check_open()
+        held = [run for lease in leases if (run := self._leased(lease))]
+        released = [run for run in held if run.is_pending and run.record.assistant_id is not None]
+        for run in released:
+            run.fence, run.lapses_at = run.fence + 1, time.monotonic()
+        return [run.record.run_id for run in released]
 
     async def delete(self, run_id: str) -> bool:
         self._check_open()
         run = self._runs.get(run_id)
-        if run is None or run.is_unfinished:
+        if run is None or not run.closed:
             return False
         del self._runs[run_id]
         return True
 
-    # Threads
-
-    async def _create_thread(
-        self, thread_id: str, user_id: str | None, metadata: Mapping[str, Any], config: Mapping[str, Any], hidden: bool
-    ) -> ThreadRow | None:
-        self._check_open()
-        if thread_id in self._threads:
-            return None
-        now = datetime.now(UTC)
-        row = ThreadRow(
-            thread_id=thread_id,
-            user_id=user_id,
-            hidden=hidden,
-            metadata=detached(metadata),
-            config=detached(config),
-            created_at=now,
-            updated_at=now,
-            state_updated_at=now,
-        )
-        self._threads[thread_id] = row
-        return row
-
-    async def get_thread(self, thread_id: str) -> ThreadRow | None:
-        self._check_open()
-        return self._threads.get(thread_id)
-
-    async def get_thread_head(self, thread_id: str) -> ThreadHead | None:
-        row = await self.get_thread(thread_id)
-        if row is None:
-            return None
-        return ThreadHead(
-            thread_id=thread_id, user_id=row.user_id, status=row.status, hidden=row.hidden, metadata=row.metadata
-        )
-
-    async def _update_thread(
-        self, thread_id: str, metadata: Mapping[str, Any], config: Mapping[str, Any]
-    ) -> ThreadRow | None:
-        self._check_open()
-        if thread_id not in self._threads:
-            return None
-        row = self._threads[thread_id]
-        return self._change_thread(
-            thread_id,
-            metadata=rules.merged(row.metadata, detached(metadata)),
-            config=rules.merged(row.config, detached(config)),
-        )
-
     async def delete_thread(self, thread_id: str) -> bool:
         self._check_open()
-        for run in list(self._of_thread(thread_id)):
+        runs = list(self._of_thread(thread_id))
+        if thread_id not in self._threads or not all(run.closed for run in runs):
+            return False
+        for run in runs:
             del self._runs[run.record.run_id]
-        return self._threads.pop(thread_id, None) is not None
+        del self._threads[thread_id], self._terms[thread_id]
+        return True
 
-    async def _search_threads(
-        self,
-        ids: Sequence[str] | None,
-        unowned: bool,
-        status: ThreadStatus | None,
-        metadata: Mapping[str, Any],
-        order: str,
-        limit: int,
-        offset: int,
-    ) -> Sequence[ThreadRow]:
+    async def settle_thread(self, thread_id: str, outcome: RunOutcome) -> bool:
         self._check_open()
-        field, _, direction = order.rpartition("_")
-        found = sorted(
-            self._matching(ids, unowned, status, metadata),
-            key=lambda row: (getattr(row, field), row.thread_id),
-            reverse=direction == "desc",
-        )
-        return found[offset : offset + limit]
-
-    async def _count_threads(
-        self, ids: Sequence[str] | None, unowned: bool, status: ThreadStatus | None, metadata: Mapping[str, Any]
-    ) -> int:
-        self._check_open()
-        return sum(1 for _ in self._matching(ids, unowned, status, metadata))
-
-    def _matching(
-        self, ids: Sequence[str] | None, unowned: bool, status: ThreadStatus | None, metadata: Mapping[str, Any]
-    ) -> Iterator[ThreadRow]:
-        for row in self._threads.values():
-            if row.hidden or (unowned and row.user_id is not None):
-                continue
-            if (ids is None or row.thread_id in ids) and status in (None, row.status):
-                yield from [row] if rules.contains(row.metadata, metadata) else []
+        if thread_id not in self._threads or self._unfinished(thread_id):
+            return False
+        self._leave(thread_id, outcome, 0)
+        return True
 
     # Steps of the above
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise StoreUnavailableError("the run registry is closed")
 
     def _of_thread(self, thread_id: str) -> Iterator[_Run]:
         return (run for run in self._runs.values() if run.record.thread_id == thread_id)
@@ -254,13 +213,29 @@ class InMemoryRunRegistry(RunRegistry):
     def _unfinished(self, thread_id: str) -> int:
         return sum(run.is_unfinished for run in self._of_thread(thread_id))
 
-    def _unfinished_before(self, run: _Run) -> int:
-        earlier = 0
-        for other in self._of_thread(run.record.thread_id):
-            if other is run:
-                break
-            earlier += other.is_unfinished
-        return earlier
+    def _cancel_earlier(self, run: NewRun) -> tuple[Cancelled, ...]:
+        action = rules.action_on_others(run.multitask_strategy)
+        if action is None:
+            return ()
+        earlier = [other.record.run_id for other in self._of_thread(run.thread_id) if other.is_unfinished]
+        return tuple(one for run_id in earlier if (one := self._cancel_now(run_id, action)))
+
+    def _cancel_now(self, run_id: str, action: CancelAction) -> Cancelled | None:
+        run = self._runs.get(run_id)
+        if run is None or not run.is_unfinished:
+            return None
+        thread_id, owner = run.record.thread_id, run.record.owner
+        if run.is_pending:
+            following = self._undo(run) if action == "rollback" else self._end(run, rules.cancelled())
+            return Cancelled(run_id, thread_id, owner, action, ended=True, next=following)
+        run.cancel_action = rules.stronger(run.cancel_action, action)
+        return Cancelled(run_id, thread_id, owner, run.cancel_action, ended=False)
+
+    def _next(self, thread_id: str) -> Waiting | None:
+        ahead = [run for run in self._of_thread(thread_id) if run.is_ahead]
+        if not ahead or any(run.record.status == "running" for run in ahead):
+            return None
+        return Waiting(ahead[0].record.run_id, ahead[0].record.owner)
 
     def _leased(self, lease: Lease) -> _Run | None:
         run = self._runs.get(lease.run_id)
@@ -280,51 +255,31 @@ class InMemoryRunRegistry(RunRegistry):
             updated_at=now,
             owner=run.owner,
         )
-        row = self._runs[run.run_id] = _Run(record, time.monotonic() + lease_seconds)
+        clock = time.monotonic()
+        row = self._runs[run.run_id] = _Run(record, clock + lease_seconds, clock + run.after_seconds)
         return row
-
-    def _make_busy(self, run: NewRun) -> None:
-        now = datetime.now(UTC)
-        new = ThreadRow(
-            thread_id=run.thread_id,
-            user_id=run.user_id,
-            hidden=run.hidden,
-            created_at=now,
-            updated_at=now,
-            state_updated_at=now,
-        )
-        row = self._threads.setdefault(run.thread_id, new)
-        metadata = rules.merged(row.metadata, detached(run.thread_metadata))
-        self._change_thread(run.thread_id, status="busy", metadata=metadata)
 
     def _set_status(self, run: _Run, status: RunStatus) -> None:
         run.record = replace(run.record, status=status, updated_at=datetime.now(UTC))
 
-    def _end(self, run: _Run, outcome: RunOutcome) -> None:
+    def _end(self, run: _Run, outcome: RunOutcome) -> Waiting | None:
+        leave = self._leave_unbegun if run.is_pending else self._leave
         self._set_status(run, outcome.status)
-        error = detached(outcome.error)
-        run.record = replace(run.record, error=error)
-        thread_id = run.record.thread_id
-        row = self._threads[thread_id]
-        self._change_thread(
-            thread_id,
-            status=rules.thread_status(self._unfinished(thread_id), outcome.thread_status),
-            error=error,
-            values=row.values if outcome.values is None else detached(outcome.values),
-            interrupts=detached(outcome.interrupts),
-            state_updated_at=datetime.now(UTC),
-        )
+        run.record = replace(run.record, error=detached(outcome.error))
+        leave(run.record.thread_id, outcome, self._unfinished(run.record.thread_id))
+        return self._next(run.record.thread_id)
 
-    def _change_thread(self, thread_id: str, **changes: Any) -> ThreadRow:
-        row = replace(self._threads[thread_id], updated_at=datetime.now(UTC), **changes)
-        self._threads[thread_id] = row
-        return row
+    def _undo(self, run: _Run) -> Waiting | None:
+        self._set_status(run, "interrupted")
+        run.is_rolled_back = True
+        self._rest(run.record.thread_id, self._unfinished(run.record.thread_id))
+        return self._next(run.record.thread_id)
 
     def _take_over(self, run: _Run, now: float) -> Unclosed:
-        orphaned = run.is_unfinished
+        orphaned, following = run.is_unfinished, None
         if orphaned:
             run.fence += 1
-            self._end(run, rules.failed(rules.ORPHANED))
+            following = self._end(run, rules.failed(rules.ORPHANED))
         run.lapses_at = now + rules.CLOSE_WITHIN_SECONDS
         record = run.record
-        return Unclosed(record.run_id, record.thread_id, record.status, record.error, orphaned)
+        return Unclosed(record.run_id, record.thread_id, record.status, record.error, orphaned, following)

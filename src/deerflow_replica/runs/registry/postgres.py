@@ -10,7 +10,8 @@ from ..._drivers.statements import load_statements, quoted
 from ..._extras import extra
 from . import assistants_sql
 from .assistants_sql import ASSISTANTS, SqlAssistants
-from .sql import RUNS, THREADS, Row, SqlRunRegistry, Steps, T
+from .rows import Row, Steps, T
+from .sql import RUNS, THREADS, SqlRunRegistry
 
 with extra("postgres"):
     from psycopg.rows import dict_row
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from ..._drivers.postgres import Connection, Pool
 
 _SET_UP = (
-    "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", *assistants_sql.SET_UP
+    "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", "upgrade_threads", "upgrade_runs",
+    "create_threads_by_expiry", *assistants_sql.SET_UP
 )  # fmt: skip
 
 
@@ -45,6 +47,7 @@ class PostgresRunRegistry(SqlRunRegistry):
             runs=quoted(schema, RUNS),
             runs_by_thread=quoted(f"{RUNS}_by_thread"),
             runs_by_lease=quoted(f"{RUNS}_by_lease"),
+            threads_by_expiry=quoted(f"{THREADS}_by_expiry"),
         ) | load_statements(
             __package__ or "",
             "sql/assistants_postgres.sql",

@@ -68,7 +68,8 @@ class NewRun:
     """A run to be admitted. With `create_thread`, an unknown thread is created for `user_id`.
 
     `thread_metadata` is merged into the thread's, known or new. With `start` the run begins in the same transaction
-    if it is first in line.
+    if it is first in line. It waits for `after_seconds` at least, and lets later runs of its thread pass meanwhile.
+    With `keep_seconds` the thread expires so long after its last run ended.
     """
 
     run_id: str
@@ -83,6 +84,8 @@ class NewRun:
     create_thread: bool = True
     hidden: bool = False
     start: bool = True
+    after_seconds: float = 0.0
+    keep_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +107,43 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """An admitted run and its lease; `record.status` is `running` if it began at once, else `pending`."""
+class Waiting:
+    """A pending run whose turn has come, and the replica that is to begin it."""
 
-    record: RunRecord
-    lease: Lease
+    run_id: str
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A cancellation that was taken: `ended` when the run was still pending and is now over."""
+    """A cancellation that was taken: `ended` when the run was still pending and is now over; then `next` may begin."""
 
     run_id: str
+    thread_id: str
     owner: str
     action: CancelAction
     ended: bool
+    next: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An admitted run and its lease; `record.status` is `running` if it began at once, else `pending`.
+
+    `cancelled` are the earlier runs of the thread that its strategy asked to end.
+    """
+
+    record: RunRecord
+    lease: Lease
+    cancelled: tuple[Cancelled, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run is over; `next` is the run of its thread that may begin now."""
+
+    thread_id: str
+    next: Waiting | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +162,14 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Unclosed:
-    """A run that is over and whose stream still needs its end: `error` is published first when there is one."""
+    """A run that is over and whose stream still needs its end: `error` is published first when there is one.
+
+    An orphaned one was ended by this sweep; `next` is the run of its thread that may begin now.
+    """
 
     run_id: str
     thread_id: str
     status: RunStatus
     error: Json | None
     orphaned: bool
+    next: Waiting | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import RunConflictError
 from .documents import to_json
-from .records import Json, MultitaskStrategy, RunOutcome, RunStatus, ThreadStatus
+from .records import CancelAction, Json, MultitaskStrategy, RunOutcome, RunStatus, ThreadStatus
 
 UNFINISHED: tuple[RunStatus, ...] = ("pending", "running")
 TERMINAL: tuple[RunStatus, ...] = ("success", "error", "interrupted")
@@ -28,11 +28,25 @@ def may_begin(earlier_unfinished: int) -> bool:
 
 
 def check_strategy(strategy: MultitaskStrategy) -> None:
-    """Raises `ValueError` for a strategy that does not exist or is not available yet."""
-    if strategy in ("interrupt", "rollback"):
-        raise ValueError(f"multitask_strategy={strategy!r} is not available yet")
-    if strategy not in ("enqueue", "reject"):
+    """Raises `ValueError` for a strategy that does not exist."""
+    if strategy not in ("enqueue", "reject", "interrupt", "rollback"):
         raise ValueError(f"multitask_strategy must be enqueue, reject, interrupt or rollback, not {strategy!r}")
+
+
+def check_action(action: CancelAction) -> None:
+    """Raises `ValueError` for an action that does not exist."""
+    if action not in ("interrupt", "rollback"):
+        raise ValueError(f"action must be interrupt or rollback, not {action!r}")
+
+
+def action_on_others(strategy: MultitaskStrategy) -> CancelAction | None:
+    """What a strategy does to the earlier unfinished runs of the thread."""
+    return strategy if strategy in ("interrupt", "rollback") else None
+
+
+def stronger(one: CancelAction | None, other: CancelAction) -> CancelAction:
+    """A run that was asked to be rolled back is, whatever else is asked of it."""
+    return "rollback" if "rollback" in (one, other) else other
 
 
 def check_admission(strategy: MultitaskStrategy, thread_id: str, unfinished: int) -> None:

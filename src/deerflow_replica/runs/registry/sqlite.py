@@ -13,11 +13,13 @@ from ..._drivers.sqlite import SqliteDatabase
 from ..._drivers.statements import load_statements, quoted
 from . import assistants_sql, rules
 from .assistants_sql import ASSISTANTS, SqlAssistants
-from .sql import RUNS, THREADS, Row, SqlRunRegistry, Steps, T
+from .rows import Row, Steps, T
+from .sql import RUNS, THREADS, SqlRunRegistry
 
 _SET_UP = (
     "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", *assistants_sql.SET_UP
 )  # fmt: skip
+_ADDED = {THREADS: ("resting", "keep_seconds", "expires_at"), RUNS: ("is_rolled_back", "due_at")}
 
 
 class SqliteRunRegistry(SqlRunRegistry):
@@ -32,6 +34,7 @@ class SqliteRunRegistry(SqlRunRegistry):
             "runs": RUNS,
             "runs_by_thread": f"{RUNS}_by_thread",
             "runs_by_lease": f"{RUNS}_by_lease",
+            "threads_by_expiry": f"{THREADS}_by_expiry",
             "assistants": ASSISTANTS,
             "assistants_by_user": f"{ASSISTANTS}_by_user",
         }
@@ -48,11 +51,21 @@ class SqliteRunRegistry(SqlRunRegistry):
         self._is_open = True
         await self._database.write(_define_functions)
         await self._database.set_up([self._statements[name] for name in _SET_UP])
+        await self._database.write(self._upgrade)
 
     async def close(self) -> None:
         if self._is_open:
             self._is_open = False
             await self._database.close()
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """Tables of earlier versions lack these columns."""
+        for table, columns in _ADDED.items():
+            there = {row["name"] for row in self._execute(connection, "columns_of", {"table": table})}
+            for column in columns:
+                if column not in there:
+                    connection.execute(self._statements[f"add_{column}"])
+        connection.execute(self._statements["create_threads_by_expiry"])
 
     async def _transaction(self, steps: Callable[[], Steps[T]], *, retry: bool = True) -> T:
         return await self._database.write(lambda connection: self._run(connection, steps()))

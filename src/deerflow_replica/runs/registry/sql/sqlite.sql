@@ -40,12 +40,34 @@ CREATE INDEX IF NOT EXISTS {runs_by_thread} ON {runs} (thread_id, seq)
 -- name: create_runs_by_lease
 CREATE INDEX IF NOT EXISTS {runs_by_lease} ON {runs} (lease_until) WHERE NOT closed
 
+-- name: columns_of
+SELECT name FROM pragma_table_info(:table)
+
+-- name: add_resting
+ALTER TABLE {threads} ADD COLUMN resting TEXT
+
+-- name: add_keep_seconds
+ALTER TABLE {threads} ADD COLUMN keep_seconds REAL
+
+-- name: add_expires_at
+ALTER TABLE {threads} ADD COLUMN expires_at REAL
+
+-- name: add_is_rolled_back
+ALTER TABLE {runs} ADD COLUMN is_rolled_back INTEGER NOT NULL DEFAULT 0
+
+-- name: add_due_at
+ALTER TABLE {runs} ADD COLUMN due_at REAL
+
+-- name: create_threads_by_expiry
+CREATE INDEX IF NOT EXISTS {threads_by_expiry} ON {threads} (expires_at) WHERE expires_at IS NOT NULL
+
 -- name: get_run
-SELECT * FROM {runs} WHERE run_id = :run_id
+SELECT * FROM {runs} WHERE run_id = :run_id AND NOT is_rolled_back
 
 -- name: list_runs
 SELECT * FROM {runs}
 WHERE thread_id = :thread_id AND (:status IS NULL OR status = :status)
+    AND NOT is_rolled_back
 ORDER BY seq DESC LIMIT :limit OFFSET :offset
 
 -- name: unfinished_of
@@ -56,26 +78,42 @@ ORDER BY run.seq DESC
 
 -- name: insert_run
 INSERT INTO {runs} (run_id, thread_id, assistant_id, status, metadata, kwargs, multitask_strategy, owner, fence,
-    lease_until, closed, created_at, updated_at)
+    lease_until, closed, created_at, updated_at, due_at)
 SELECT :run_id, :thread_id, :assistant_id, :status, :metadata, :kwargs,
-    :multitask_strategy, :owner, 1, :now + :lease_seconds, 0, :now, :now
+    :multitask_strategy, :owner, 1, :now + :lease_seconds, 0, :now, :now, :now + :after_seconds
 WHERE true
 ON CONFLICT (run_id) DO NOTHING
 RETURNING *
 
 -- name: count_unfinished
-SELECT count(*) AS unfinished FROM {runs}
+SELECT count(*) AS unfinished,
+    count(*) FILTER (WHERE status = 'running' OR due_at IS NULL OR due_at <= :now) AS ahead
+FROM {runs}
 WHERE thread_id = :thread_id AND status IN ('pending', 'running')
+
+-- name: unfinished_ids
+SELECT run_id FROM {runs}
+WHERE thread_id = :thread_id AND status IN ('pending', 'running')
+ORDER BY seq
+
+-- name: first_in_line
+SELECT run_id, owner FROM {runs} AS run
+WHERE thread_id = :thread_id AND status = 'pending' AND (due_at IS NULL OR due_at <= :now)
+    AND NOT EXISTS (
+        SELECT 1 FROM {runs} AS other WHERE other.thread_id = run.thread_id AND other.status = 'running'
+    )
+ORDER BY seq LIMIT 1
 
 -- name: begin_run
 UPDATE {runs} AS run
-SET status = 'running', updated_at = :now,
-    lease_until = :now + :lease_seconds
+SET status = 'running', updated_at = :now, lease_until = :now + :lease_seconds
 WHERE run_id = :run_id AND owner = :owner AND fence = :fence AND status = 'pending'
+    AND (due_at IS NULL OR due_at <= :now)
     AND NOT EXISTS (
         SELECT 1 FROM {runs} AS other
-        WHERE other.thread_id = run.thread_id
-            AND (other.status = 'running' OR (other.status = 'pending' AND other.seq < run.seq))
+        WHERE other.thread_id = run.thread_id AND (other.status = 'running' OR (
+            other.status = 'pending' AND other.seq < run.seq AND (other.due_at IS NULL OR other.due_at <= :now)
+        ))
     )
 
 -- name: status_under_lease
@@ -93,32 +131,69 @@ RETURNING run_id, cancel_action
 
 -- name: finish_run
 UPDATE {runs} SET status = :status, error = :error, updated_at = :now
-WHERE run_id = :run_id AND owner = :owner AND fence = :fence AND status IN ('pending', 'running')
+WHERE run_id = :run_id AND owner = :owner AND fence = :fence AND status = :was
+    AND cancel_action IS NOT 'rollback'
+RETURNING thread_id
+
+-- name: roll_back_run
+UPDATE {runs} SET status = 'interrupted', is_rolled_back = true, updated_at = :now
+WHERE run_id = :run_id AND owner = :owner AND fence = :fence AND status = 'running'
 RETURNING thread_id
 
 -- name: cancel_pending
-UPDATE {runs} SET status = 'interrupted', updated_at = :now
+UPDATE {runs}
+SET status = 'interrupted', is_rolled_back = (:action = 'rollback'), updated_at = :now
 WHERE run_id = :run_id AND status = 'pending'
 RETURNING thread_id, owner
 
 -- name: cancel_running
-UPDATE {runs} SET cancel_action = :action
+UPDATE {runs}
+SET cancel_action = CASE WHEN cancel_action = 'rollback' THEN cancel_action ELSE :action END
 WHERE run_id = :run_id AND status = 'running'
-RETURNING owner
+RETURNING thread_id, owner, cancel_action
 
 -- name: close_run
 UPDATE {runs} SET closed = 1
 WHERE run_id = :run_id AND status NOT IN ('pending', 'running')
 RETURNING run_id
 
+-- name: forget_rolled_back
+DELETE FROM {runs} WHERE run_id = :run_id AND is_rolled_back AND closed
+
 -- name: find_lapsed
-SELECT run_id FROM {runs} WHERE NOT closed AND lease_until <= :now ORDER BY lease_until LIMIT :limit
+SELECT run_id FROM {runs}
+WHERE NOT closed AND lease_until <= :now
+    AND (lease_until <= :now - :adoption_seconds OR NOT ((status = 'pending' AND assistant_id IS NOT NULL)
+    OR (status = 'running' AND COALESCE(cancel_action = 'rollback', false))))
+ORDER BY lease_until LIMIT :limit
+
+-- name: find_adoptable
+SELECT * FROM {runs}
+WHERE NOT closed AND lease_until <= :now
+    AND ((status = 'pending' AND assistant_id IS NOT NULL) OR (status = 'running' AND cancel_action = 'rollback'))
+ORDER BY seq LIMIT :limit
+
+-- name: adopt_run
+UPDATE {runs} SET owner = :owner, fence = fence + 1, lease_until = :now + :lease_seconds
+WHERE run_id = :run_id AND NOT closed AND lease_until <= :now
+    AND ((status = 'pending' AND assistant_id IS NOT NULL) OR (status = 'running' AND cancel_action = 'rollback'))
+RETURNING *
+
+-- name: release_runs
+UPDATE {runs} SET lease_until = :now, fence = fence + 1
+WHERE status = 'pending' AND assistant_id IS NOT NULL AND (run_id, owner, fence) IN (
+    SELECT run_ids.value, owners.value, fences.value
+    FROM json_each(:run_ids) AS run_ids
+    JOIN json_each(:owners) AS owners ON owners.key = run_ids.key
+    JOIN json_each(:fences) AS fences ON fences.key = run_ids.key
+)
+RETURNING run_id
 
 -- name: orphan_run
 UPDATE {runs}
 SET status = 'error', error = :error, fence = fence + 1, updated_at = :now,
     lease_until = :now + :lease_seconds
-WHERE run_id = :run_id AND status IN ('pending', 'running') AND lease_until <= :now
+WHERE run_id = :run_id AND status = :was AND lease_until <= :now
 RETURNING *
 
 -- name: hold_unclosed
@@ -127,7 +202,7 @@ WHERE run_id = :run_id AND NOT closed AND status NOT IN ('pending', 'running') A
 RETURNING *
 
 -- name: delete_run
-DELETE FROM {runs} WHERE run_id = :run_id AND status NOT IN ('pending', 'running') RETURNING run_id
+DELETE FROM {runs} WHERE run_id = :run_id AND closed RETURNING run_id
 
 -- name: insert_thread
 INSERT INTO {threads} (thread_id, user_id, status, hidden, metadata, config, interrupts, created_at, updated_at,
@@ -153,14 +228,29 @@ SELECT thread_id FROM {threads} WHERE thread_id = (SELECT thread_id FROM {runs} 
 SELECT thread_id FROM {threads} WHERE thread_id = (SELECT thread_id FROM {runs} WHERE run_id = :run_id)
 
 -- name: set_busy
-UPDATE {threads} SET status = 'busy', metadata = :metadata, updated_at = :now
+UPDATE {threads}
+SET resting = CASE WHEN status = 'busy' THEN resting ELSE status END, status = 'busy', metadata = :metadata,
+    keep_seconds = COALESCE(:keep_seconds, keep_seconds), expires_at = NULL, updated_at = :now
 WHERE thread_id = :thread_id
 RETURNING thread_id
 
 -- name: leave_thread
 UPDATE {threads}
-SET status = :status, error = :error, "values" = COALESCE(:values, "values"),
-    interrupts = :interrupts, updated_at = :now, state_updated_at = :now
+SET status = :status, resting = :resting, error = :error, "values" = COALESCE(:values, "values"),
+    interrupts = :interrupts, updated_at = :now, state_updated_at = :now,
+    expires_at = CASE WHEN :status <> 'busy' THEN :now + keep_seconds END
+WHERE thread_id = :thread_id
+RETURNING thread_id
+
+-- name: rest_thread
+UPDATE {threads}
+SET status = COALESCE(resting, 'idle'), updated_at = :now, expires_at = :now + keep_seconds
+WHERE thread_id = :thread_id
+RETURNING thread_id
+
+-- name: leave_unbegun
+UPDATE {threads}
+SET status = :status, resting = :status, error = :error, updated_at = :now, expires_at = :now + keep_seconds
 WHERE thread_id = :thread_id
 RETURNING thread_id
 
@@ -170,7 +260,13 @@ WHERE thread_id = :thread_id
 RETURNING *
 
 -- name: delete_thread
-DELETE FROM {threads} WHERE thread_id = :thread_id RETURNING thread_id
+DELETE FROM {threads}
+WHERE thread_id = :thread_id
+    AND NOT EXISTS (SELECT 1 FROM {runs} AS run WHERE run.thread_id = :thread_id AND NOT run.closed)
+RETURNING thread_id
+
+-- name: find_expired
+SELECT thread_id FROM {threads} WHERE expires_at <= :now ORDER BY expires_at LIMIT :limit
 
 -- name: search_threads
 SELECT * FROM {threads}
