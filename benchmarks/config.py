@@ -49,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="only show that it runs; measure nothing worth a failure")
     smoke = parser.parse_args().smoke
-    rounds = 2 if smoke else 15
+    rounds = 1 if smoke else 15
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs; best of {rounds} rounds")
     clone = os.environ.get("DEER_FLOW_CLONE")
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def measured(path: Path, rounds: int, peers: dict[str, Call]) -> bool:
         **peers,
     }
     with app_config_scope(config):
-        best = interleaved(calls, rounds)
+        best = interleaved(calls, rounds, warm_up=1 if rounds == 1 else 3)
     for name, seconds in best.items():
         print(f"{name:28} {seconds * 1e6:12.2f} us")
     size = len(pickle.dumps(config))
@@ -82,18 +82,18 @@ def measured(path: Path, rounds: int, peers: dict[str, Call]) -> bool:
     return all([judged(goal, best) for goal in GOALS] + [pickled(best["pickle + unpickle"], size)])
 
 
-def interleaved(calls: dict[str, Call], rounds: int) -> dict[str, float]:
+def interleaved(calls: dict[str, Call], rounds: int, warm_up: int) -> dict[str, float]:
     """Seconds a call, the best round of each: what disturbs a round is the machine, not the code."""
-    often = {name: repetitions(call) for name, call in calls.items()}
+    often = {name: repetitions(call, warm_up) for name, call in calls.items()}
     rows = [
         {name: timeit(call, number=often[name]) / often[name] for name, call in calls.items()} for _ in range(rounds)
     ]
     return {name: min(row[name] for row in rows) for name in calls}
 
 
-def repetitions(call: Call) -> int:
+def repetitions(call: Call, warm_up: int) -> int:
     """So many that a round takes about 20 ms."""
-    once = min(timeit(call, number=1) for _ in range(3))
+    once = min(timeit(call, number=1) for _ in range(warm_up))
     return max(1, min(100_000, int(0.02 / once)))
 
 
