@@ -87,6 +87,7 @@ async def open_parts(config: AppConfig, replica_id: str, borrowed: Borrowed, sta
         counters = await enter(open_model_counters(config, databases=databases, replica_id=replica_id))
     health = model_health(config, counters)
     stack.push_async_callback(health.close)
+    await health.refresh()  # a new replica knows from its first call on which models are ill
     runs = await enter(run_registry(config, databases))
     return Parts(bridge, store, memory, threads, counters, health, checkpointer, runs)
 

@@ -67,6 +67,27 @@ def test_nothing_counted_yet(run: Command) -> None:
     assert (done.code, done.out) == (0, "no model calls counted yet\n")
 
 
+@pytest.mark.parametrize("section", ["database: {backend: memory}", "model_feedback: {enabled: false}"])
+def test_processes_that_count_for_themselves_cannot_be_asked(run: Command, file: Path, section: str) -> None:
+    file.write_text(f"{section}\n")
+    done = run("models")
+    assert (done.code, done.err) == (0, "")
+    assert "each process for itself" in done.out
+    assert json.loads(run("models", "--json").out) == []
+
+
+def test_names_that_no_text_can_hold_are_shown(run: Command, file: Path) -> None:
+    async def count() -> None:
+        async with open_model_counters(AppConfig.from_file(file)) as counters:
+            for name in ("\ud800", "[bold]x", "模型"):
+                counters.record(name, "success")
+
+    asyncio.run(count())
+    done = run("models")
+    assert (done.code, done.err) == (0, "")
+    assert [line.split()[0] for line in done.out.splitlines()[1:]] == ["[bold]x", "模型", "\\ud800"]
+
+
 def test_a_server_that_is_away_ends_the_command(run: Command, file: Path) -> None:
     file.write_text("model_feedback: {type: redis, connection_string: 'redis://:geheim@127.0.0.1:1/0'}\n")
     done = run("models")

@@ -14,7 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deerflow_replica.counters import ModelTotals, PostgresModelCounters, SqliteModelCounters
+from deerflow_replica.counters import (
+    ModelTotals,
+    MongoModelCounters,
+    PostgresModelCounters,
+    RedisModelCounters,
+    SqliteModelCounters,
+)
 from deerflow_replica.counters._ledger import Snapshot
 from deerflow_replica.errors import StoreUnavailableError
 
@@ -62,6 +68,14 @@ class SqliteWithFaults(WithFaults, SqliteModelCounters):
 
 
 class PostgresWithFaults(WithFaults, PostgresModelCounters):
+    pass
+
+
+class RedisWithFaults(WithFaults, RedisModelCounters):
+    pass
+
+
+class MongoWithFaults(WithFaults, MongoModelCounters):
     pass
 
 
@@ -199,6 +213,20 @@ def test_sqlite_totals_are_plain_arithmetic(steps: list[Step]) -> None:
 def test_postgres_totals_are_plain_arithmetic(postgres_dsn: str, postgres_schema: str, steps: list[Step]) -> None:
     where: Any = {"schema": postgres_schema, "table": f"t{uuid.uuid4().hex[:12]}"}  # of each example its own
     run(Fleet(lambda: PostgresWithFaults(postgres_dsn, **where, flush_interval_seconds=3600)).play(steps))
+
+
+@given(steps=STEPS)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_redis_totals_are_plain_arithmetic(redis_url: str, key_prefix: str, steps: list[Step]) -> None:
+    prefix = f"{key_prefix}:{uuid.uuid4().hex[:12]}"
+    run(Fleet(lambda: RedisWithFaults(redis_url, key_prefix=prefix, flush_interval_seconds=3600)).play(steps))
+
+
+@given(steps=STEPS)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_mongodb_totals_are_plain_arithmetic(mongo_url: str, mongo_database: str, steps: list[Step]) -> None:
+    where: Any = {"database": mongo_database, "collection": f"t{uuid.uuid4().hex[:12]}"}
+    run(Fleet(lambda: MongoWithFaults(mongo_url, **where, flush_interval_seconds=3600)).play(steps))
 
 
 def test_a_fleet_that_counts_wrong_is_noticed(tmp_path: Path) -> None:

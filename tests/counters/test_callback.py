@@ -14,7 +14,7 @@ from langchain_core.outputs import LLMResult
 
 from deerflow_replica.counters import InMemoryModelCounters, ModelHealth
 from deerflow_replica.middleware import ModelCounterCallback, ModelCounterMiddleware, ModelRoutingMiddleware
-from deerflow_replica.testing.counters import numbers
+from deerflow_replica.testing._counters_common import numbers
 from scripted_models import ANSWER, COUNTED, HANG, INPUT, Scripted, scripted, streaming
 
 pytestmark = pytest.mark.anyio

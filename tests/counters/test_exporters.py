@@ -59,6 +59,18 @@ def test_prometheus_sees_what_this_process_counted(counters: InMemoryModelCounte
     assert {name for _, labels in found for name, _ in labels} == {"model", "outcome", "kind", "type", "le"}
 
 
+def test_a_name_that_no_text_can_hold_spoils_no_export(counters: InMemoryModelCounters) -> None:
+    registry, provider = CollectorRegistry(), RecordingProvider()
+    registry.register(prometheus_metrics(counters, health=ModelHealth(counters)))
+    otel_metrics(counters, meter_provider=provider)
+    for name in ("\ud800", "模型", 'a"b\\c'):
+        counters.record(name, "success", duration_seconds=1.0)
+    calls = {dict(labels)["model"] for name, labels in scraped(registry) if name == "deerflow_model_calls_total"}
+    assert calls == {"\\ud800", "模型", 'a"b\\c'}
+    points = provider.histograms["gen_ai.client.operation.duration"].points
+    assert {attributes["gen_ai.request.model"] for _, attributes in points} == calls
+
+
 async def test_prometheus_sees_circuits_change_and_nothing_after_close(counters: InMemoryModelCounters) -> None:
     registry = CollectorRegistry()
     health = ModelHealth(counters, jitter=0)

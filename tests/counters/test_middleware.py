@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from deerflow_replica.counters import InMemoryModelCounters, ModelCounters, SqliteModelCounters
 from deerflow_replica.middleware import ModelCounterMiddleware
 from deerflow_replica.middleware._outcome import model_name_of
-from deerflow_replica.testing.counters import numbers
+from deerflow_replica.testing._counters_common import numbers
 from scripted_models import ANSWER, COUNTED, HANG, INPUT, USAGE, Scripted, scripted, streaming
 
 pytestmark = pytest.mark.anyio

@@ -3,64 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deerflow_replica.counters import (
-    ModelCounters,
-    ModelHealth,
-    MongoModelCounters,
-    PostgresModelCounters,
-    RedisModelCounters,
-    SqliteModelCounters,
+from counting_worker import (
+    INTERVAL_SECONDS,
+    KINDS,
+    Place,
+    build,
+    count_from_threads,
+    count_until_killed,
+    kill,
+    probe_over_and_over,
+    said,
+    start,
 )
+from deerflow_replica.counters import ModelCounters, ModelHealth
 from waiting import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("kind", KINDS)]
 
-WORKER = Path(__file__).with_name("worker.py")
-INTERVAL_SECONDS = 0.2  # the worker's
-BUSY_MACHINE_SECONDS = 1.5  # what a flush may take, and its thread may wait for its turn, while other tests run
-
-PLACES = pytest.mark.parametrize("kind", ["sqlite", "postgres", "redis", "mongo"])
+BUSY_MACHINE_SECONDS = 1.5  # what a write may take, and its thread may wait for its turn, while other tests run
 
 
 @pytest.fixture
-def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    of = request.getfixturevalue
     if kind == "sqlite":
-        return {"path": str(tmp_path / "counters.db")}
+        return kind, {"path": str(tmp_path / "counters.db")}
     if kind == "redis":
-        return {"redis_url": request.getfixturevalue("redis_url"), "key_prefix": request.getfixturevalue("key_prefix")}
-    if kind == "mongo":
-        return {"uri": request.getfixturevalue("mongo_url"), "database": request.getfixturevalue("mongo_database")}
-    return {"dsn": request.getfixturevalue("postgres_dsn"), "schema": request.getfixturevalue("postgres_schema")}
-
-
-@asynccontextmanager
-async def opened(place: dict[str, str]) -> AsyncIterator[ModelCounters]:
-    async with built(place) as counters:
-        yield counters
-
-
-def built(place: Any) -> ModelCounters:
-    if "path" in place:
-        return SqliteModelCounters(**place)
-    if "redis_url" in place:
-        return RedisModelCounters(**place)
-    return MongoModelCounters(**place) if "uri" in place else PostgresModelCounters(**place)
-
-
-def start(place: dict[str, str], *arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(WORKER), json.dumps(place), *map(str, arguments)])
+        return kind, {"redis_url": of("redis_url"), "key_prefix": of("key_prefix")}
+    if kind == "mongodb":
+        return kind, {"uri": of("mongo_url"), "database": of("mongo_database")}
+    return kind, {"dsn": of("postgres_dsn"), "schema": of("postgres_schema")}
 
 
 async def calls(counters: ModelCounters) -> int:
@@ -68,81 +46,67 @@ async def calls(counters: ModelCounters) -> int:
     return totals.call_count if totals else 0
 
 
-@PLACES
-async def test_processes_and_threads_lose_nothing_while_others_compact(place: dict[str, str]) -> None:
-    workers = [start(place, "threads", 4, 200) for _ in range(3)]
+async def test_processes_and_threads_lose_nothing_while_others_compact(place: Place) -> None:
+    workers = [start(count_from_threads, place, 4, 200) for _ in range(3)]
     try:
-        async with opened(place) as counters:
-            while any(worker.poll() is None for worker in workers):
+        async with build(place) as counters:
+            while any(worker.is_alive() for worker in workers):
                 before = await calls(counters)
                 await counters.compact(dead_after_seconds=0)
                 assert await calls(counters) >= before
-            assert [worker.wait() for worker in workers] == [0, 0, 0]
+            assert [worker.exitcode for worker in workers] == [0, 0, 0]
             totals = (await counters.totals())["m"]
             assert (totals.call_count, totals.input_tokens, totals.latency.sum_seconds) == (2400, 7200, 1200.0)
             await counters.compact(dead_after_seconds=0)
             assert (await counters.totals())["m"] == totals
     finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+        kill(*workers)
 
 
-@PLACES
-async def test_no_two_processes_ever_hold_one_probe_together(place: dict[str, str], tmp_path: Path) -> None:
-    async with opened(place) as counters:
+async def test_no_two_processes_ever_hold_one_probe_together(place: Place, tmp_path: Path) -> None:
+    async with build(place) as counters:
         health = ModelHealth(counters, open_seconds=0.001, max_open_seconds=0.001)
         counters.record("m", "failure", error_type="auth")
         await health.refresh()
     log = tmp_path / "held"
-    processes = [start(place, "probe", log, 0.7) for _ in range(2)]
+    processes = [start(probe_over_and_over, place, log, 0.7) for _ in range(2)]
     try:
-        assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0]
-    finally:
         for process in processes:
-            process.kill()
-            process.wait()
-    held = sorted(tuple(map(float, line.split())) for line in log.read_text().splitlines())
+            await asyncio.to_thread(process.join)
+        assert [process.exitcode for process in processes] == [0, 0]
+    finally:
+        kill(*processes)
+    held = sorted(said(log, "held"))
     assert len(held) >= 3
     for (_, ended), (began, _) in pairwise(held):
         assert ended <= began, "two had the probe at one time"
 
 
-def read(log: Path) -> list[float]:
-    return [float(line) for line in log.read_text().splitlines()]
-
-
-async def killed(
-    place: dict[str, str], durability: str, log: Path, *, after_calls: int
-) -> tuple[list[float], float, int]:
-    """When the calls of a killed process had returned, when it was killed, and how many calls were stored."""
-    worker = start(place, "steady", durability, log)
+async def test_sync_loses_no_call_that_has_returned(place: Place, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    worker = start(count_until_killed, place, "sync", log)
     try:
-        async with opened(place) as counters:
-
-            async def enough() -> Any:
-                return await calls(counters) >= after_calls
-
-            await eventually(enough, timeout=60)
-            worker.kill()
-            at = time.monotonic()
-            await asyncio.to_thread(worker.wait)
-            return read(log), at, await calls(counters)
+        await eventually(lambda: len(said(log, "returned")) >= 50, timeout=60)
     finally:
-        worker.kill()
-        worker.wait()
+        kill(worker)
+    returned = len(said(log, "returned"))
+    async with build(place) as counters:
+        assert returned <= await calls(counters) <= returned + 1
 
 
-@PLACES
-async def test_sync_loses_no_call_that_has_returned(place: dict[str, str], tmp_path: Path) -> None:
-    returned, _, stored = await killed(place, "sync", tmp_path / "log", after_calls=100)
-    assert len(returned) <= stored <= len(returned) + 1
-
-
-@PLACES
-async def test_batched_loses_at_most_the_last_interval_and_the_flush_in_flight(
-    place: dict[str, str], tmp_path: Path
-) -> None:
-    returned, at, stored = await killed(place, "batched", tmp_path / "log", after_calls=1500)
-    safe = [moment for moment in returned if moment < at - INTERVAL_SECONDS - BUSY_MACHINE_SECONDS]
-    assert len(safe) <= stored <= len(returned) + 1
+async def test_batched_loses_what_came_after_the_last_write_began(place: Place, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    worker = start(count_until_killed, place, "batched", log)
+    try:
+        await eventually(lambda: len(said(log, "written")) >= 3, timeout=60)
+        written = said(log, "written")[-1][0]
+        await eventually(lambda: said(log, "returned")[-1][0] > written, timeout=60)
+    finally:
+        kill(worker)
+    ends = time.monotonic()
+    begun, written = said(log, "writing")[-1][0], said(log, "written")[-1][0]
+    async with build(place) as counters:
+        assert await calls(counters) in (written, begun), "neither the last write that ended, nor one under way"
+    begins = [at for _, at in said(log, "writing")]
+    for earlier, later in pairwise([said(log, "returned")[0][1], *begins, ends]):
+        assert later - earlier <= INTERVAL_SECONDS + BUSY_MACHINE_SECONDS, "more than an interval is lost"

@@ -14,7 +14,7 @@ from deerflow_replica._drivers.redis_database import RedisDatabase
 from deerflow_replica.counters import ModelHealth, RedisModelCounters
 from deerflow_replica.counters._circuit import Circuit
 from deerflow_replica.errors import StoreUnavailableError
-from deerflow_replica.testing.counters import VOTER
+from deerflow_replica.testing._counters_common import VOTER
 from proxy import cutting_proxy
 
 pytestmark = pytest.mark.anyio

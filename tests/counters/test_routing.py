@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,8 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware
 from langchain.agents.middleware.types import ModelRequest
 from langchain.agents.structured_output import StructuredOutputError, ToolStrategy
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
@@ -20,7 +21,8 @@ from pydantic import BaseModel
 
 from deerflow_replica.counters import InMemoryModelCounters, ModelHealth
 from deerflow_replica.middleware import ModelCounterMiddleware, ModelRoutingMiddleware
-from scripted_models import ANSWER, HANG, INPUT, Scripted, Streaming, scripted, streaming
+from deerflow_replica.middleware.routing import _Tokens
+from scripted_models import ANSWER, HANG, INPUT, USAGE, Scripted, Streaming, scripted, streaming
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -137,6 +139,51 @@ async def test_after_a_token_nobody_else_answers() -> None:
         await read()
     assert chunks == ["token "]
     assert fleet.calls() == {"a": (1, 1)}
+
+
+class SyncStreaming(Streaming):
+    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=AIMessageChunk(content=self.first))
+        yield ChatGenerationChunk(message=AIMessageChunk(content=self.next().content))
+
+
+def test_after_a_token_nobody_else_answers_without_a_loop_either() -> None:
+    first = SyncStreaming()
+    first._script = iter([ConnectionError("half way")])
+    fleet = Fleet("a", a=first, b=scripted(ANSWER))
+    chunks: list[str] = []
+    with pytest.raises(ConnectionError, match="half way"):
+        chunks.extend(chunk.text for chunk, _ in fleet.agent.stream(INPUT, stream_mode="messages"))
+    assert fleet.calls() == {"a": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("chunk", "is_something"),
+    [
+        (AIMessageChunk(content=""), False),
+        (AIMessageChunk(content="", usage_metadata=USAGE, response_metadata={"model_name": "m"}), False),
+        (AIMessageChunk(content="x"), True),
+        (AIMessageChunk(content=[{"type": "text", "text": "x"}]), True),
+        (AIMessageChunk(content="", tool_call_chunks=[{"name": "look", "args": "", "id": "1", "index": 0}]), True),
+        (AIMessageChunk(content="", additional_kwargs={"reasoning_content": "hm"}), True),
+        (None, False),
+    ],
+)
+def test_what_a_client_could_have_seen(chunk: Any, is_something: bool) -> None:
+    tokens = _Tokens()
+    tokens.on_llm_new_token("", chunk=chunk and ChatGenerationChunk(message=chunk))
+    assert tokens.were_streamed is is_something
+    tokens.on_llm_new_token("a word", chunk=None)
+    tokens.on_llm_new_token("", chunk=None)
+    assert tokens.were_streamed is True
+
+
+def test_the_start_of_a_message_is_nothing_that_a_client_could_have_seen() -> None:
+    tokens = _Tokens()
+    tokens.on_stream_event({"event": "message-start"})
+    assert tokens.were_streamed is False
+    tokens.on_stream_event({"event": "content-block-delta"})
+    assert tokens.were_streamed is True
 
 
 async def test_before_a_token_the_next_streams_and_nothing_comes_twice() -> None:

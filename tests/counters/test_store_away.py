@@ -23,7 +23,7 @@ from deerflow_replica._drivers.sqlite import SqliteDatabase
 from deerflow_replica.counters import ModelCounters, ModelHealth, PostgresModelCounters, SqliteModelCounters
 from deerflow_replica.errors import StoreUnavailableError
 from deerflow_replica.middleware import ModelCounterMiddleware
-from deerflow_replica.testing.counters import VOTER
+from deerflow_replica.testing._counters_common import VOTER
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio

@@ -13,6 +13,7 @@ import typer
 
 from .._reach import reach_all
 from ..config import AppConfig
+from ..config.targets import target_of
 from ..counters.health import CircuitState
 from ..counters.opening import model_health, open_model_counters
 from ..counters.values import ModelTotals, ModelWindow
@@ -46,7 +47,7 @@ def models(
     elif found:
         _print_table(found)
     else:
-        say("no model calls counted yet")
+        say(_nothing(loaded))
 
 
 async def _found(config: AppConfig) -> list[_Model]:
@@ -57,6 +58,12 @@ async def _found(config: AppConfig) -> list[_Model]:
         await health.refresh()
         totals, windows = await counters.totals(), await counters.window(60)
         return [_Model(total, windows.get(name), health.state(name)) for name, total in totals.items()]
+
+
+def _nothing(config: AppConfig) -> str:
+    if config.model_feedback.enabled and target_of(config, "model_feedback").kind != "memory":
+        return "no model calls counted yet"
+    return "model calls are counted in each process for itself (model_feedback): there is no fleet to ask"
 
 
 def _plain(model: _Model) -> dict[str, Any]:

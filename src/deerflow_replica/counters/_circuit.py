@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -50,6 +51,10 @@ class Policy:
     open_seconds: float
     max_open_seconds: float
     lease_seconds: float
+    jitter: float = 0.0
+
+    def opening(self, reason: str, at: float, seconds: float | None = None) -> Opening:
+        return Opening(reason, at, seconds, 1.0 + random.random() * self.jitter)  # noqa: S311  # not a secret
 
 
 def circuit_of(text: str) -> Circuit:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .values import FAILURE_KINDS, LATENCY_BOUNDS, FrozenCounts, LatencyHistogram, ModelTotals, ModelWindow
+from .values import (
+    FAILURE_KINDS,
+    LATENCY_BOUNDS,
+    FrozenCounts,
+    LatencyHistogram,
+    ModelFeedbackRow,
+    ModelTotals,
+    ModelWindow,
+)
 
 Counts = dict[str, Any]  # ints, so that sums are exact; floats only under MAXIMA
 
@@ -53,6 +61,18 @@ def totals_of(model_name: str, counts: Mapping[str, Any]) -> ModelTotals:
         latency=_latency(counts),
         updated_at=counts.get(UPDATED),
         **{name: counts.get(name, 0) for name in _TOTALS},
+    )
+
+
+def row_of(totals: ModelTotals) -> ModelFeedbackRow:
+    return ModelFeedbackRow(
+        totals.model_name,
+        totals.call_count,
+        totals.success_count,
+        totals.failure_count,
+        totals.positive_feedback_count,
+        totals.negative_feedback_count,
+        totals.updated_at,
     )
 
 

@@ -11,29 +11,31 @@ import logging
 import time
 import uuid
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from .._sync import AnyLoopLock, Runner
+from .._sync import AnyLoopLock
 from ..errors import StoreUnavailableError
-from ._circuit import Circuit, StoredCircuit
-from ._counts import totals_of, window_of
-from ._fleet import StoredRow, Vote, fleet_counts
+from ._backend import Backend
+from ._counts import row_of, totals_of, window_of
+from ._fleet import Vote, fleet_counts
 from ._flusher import Flusher
 from ._followers import Followers, Hear
 from ._inputs import check_deltas, check_keys, check_settings
-from ._ledger import BUCKET_SECONDS, Ledger, Snapshot, checked_name
+from ._ledger import BUCKET_SECONDS, Ledger, checked_name
 from ._runs import CountedRuns
+from ._shielded import Shielded
+from ._writes import Writes
 from .values import Durability, ModelFeedbackRow, ModelTotals, ModelWindow, Outcome, Sentiment
 
 _LOG = logging.getLogger(__name__)
 _SENTIMENTS = {"positive": 1, "negative": -1, None: None}
-_STILL_HERE_SECONDS = 3600.0  # an idle replica writes this often, so that compaction never takes it for dead
+_DEAD_AFTER_SECONDS = 86400.0
+_UPKEEP_SECONDS = 3600.0  # how often each replica says that all its rows are alive, and folds those of the dead
 
 
-class ModelCounters(ABC):
+class ModelCounters(Backend):
     """Calls, outcomes, tokens, durations and votes by model. Usable from every event loop and thread.
 
     An async context manager; `setup()` and `close()` do the same by hand and may be repeated. With
@@ -65,12 +67,8 @@ class ModelCounters(ABC):
         self._followers = Followers()
         self._runs = CountedRuns()
         self._opening = AnyLoopLock()
-        self._flushing = asyncio.Lock()
-        self._tries = 0
-        self._failure: tuple[int, StoreUnavailableError] | None = None
-        self._flushed_events = 0
-        self._written_at = time.monotonic()
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes = Writes(self._ledger)
+        self._shielded = Shielded()
         self._closing: asyncio.Future[None] | None = None
         self._state: Literal["new", "open", "closed"] = "new"
 
@@ -165,7 +163,7 @@ class ModelCounters(ABC):
             retry_after_seconds=retry_after_seconds,
         )
         if self.durability == "sync":
-            await self._shielded_flush()
+            await self._shielded.wait(self.flush())
 
     async def increment(
         self,
@@ -194,7 +192,7 @@ class ModelCounters(ABC):
         if any(deltas.values()):
             self._ledger.increment(model_name, {name: delta for name, delta in deltas.items() if delta})
             if self.durability == "sync":
-                await self._shielded_flush()
+                await self._shielded.wait(self.flush())
 
     async def add_feedback(
         self, model_name: str, sentiment: Sentiment | None, *, thread_id: str, run_id: str, user_id: str
@@ -216,18 +214,18 @@ class ModelCounters(ABC):
     async def flush(self) -> None:
         """Return when everything counted before the call is stored. Raises `StoreUnavailableError`; nothing is lost."""
         self._require_open()
-        await self._runner.acall(self._flush_through(self._ledger.events, self._tries))
+        await self._runner.acall(self._written())
 
     def flush_sync(self) -> None:
         """`flush` for a caller without an event loop, or on the thread of a busy one."""
         self._require_open()
-        self._runner.call(self._flush_through(self._ledger.events, self._tries))
+        self._runner.call(self._written())
 
-    async def compact(self, *, dead_after_seconds: float = 86400.0) -> int:
+    async def compact(self, *, dead_after_seconds: float = _DEAD_AFTER_SECONDS) -> int:
         """Fold the rows that nobody wrote for `dead_after_seconds` into one per model; how many were folded.
 
         Totals do not change, also when several replicas compact together, and when a replica that was only asleep
-        comes back within 30 days.
+        comes back within 30 days. Each replica does this by itself once an hour.
         """
         if dead_after_seconds < 0:
             raise ValueError("dead_after_seconds is not negative")
@@ -267,18 +265,7 @@ class ModelCounters(ABC):
 
     async def list_rows(self) -> list[ModelFeedbackRow]:
         """The fleet's totals as plain rows, sorted by name."""
-        return [
-            ModelFeedbackRow(
-                total.model_name,
-                total.call_count,
-                total.success_count,
-                total.failure_count,
-                total.positive_feedback_count,
-                total.negative_feedback_count,
-                total.updated_at,
-            )
-            for total in (await self.totals()).values()
-        ]
+        return [row_of(total) for total in (await self.totals()).values()]
 
     # For health and exporters
 
@@ -291,97 +278,29 @@ class ModelCounters(ABC):
     def _unfollow(self, hear: Hear) -> None:
         self._followers.remove(hear)
 
-    # For backends
-
-    _runner: Runner
-    _is_shared = True
-    """Whether other processes may count in the same place."""
-
-    @abstractmethod
-    async def _open(self) -> None:
-        """Connect and create what is missing."""
-
-    @abstractmethod
-    async def _shut(self) -> None:
-        """Disconnect."""
-
-    @abstractmethod
-    async def _write(self, snapshot: Snapshot) -> None:
-        """Store these rows of this boot id, each only over a lower number; drop its buckets that are too old."""
-
-    @abstractmethod
-    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
-        """Every replica's rows of these buckets, as of one moment."""
-
-    @abstractmethod
-    async def _read_votes(self) -> list[StoredRow]:
-        """The sums of the votes, one row for each model."""
-
-    @abstractmethod
-    async def _vote(self, vote: Vote) -> bool:
-        """Store or remove one vote; whether that changed anything."""
-
-    @abstractmethod
-    async def _fold(self, dead_after_seconds: float) -> int:
-        """Fold total rows into the base row, keep what was folded, drop what is too old to come back."""
-
-    @abstractmethod
-    async def _read_circuits(self) -> tuple[float, dict[str, StoredCircuit]]:
-        """The store's time, in epoch seconds, and every model's circuit that was ever written."""
-
-    @abstractmethod
-    async def _swap_circuit(self, model_name: str, version: int, circuit: Circuit) -> bool:
-        """Write the circuit as version + 1 if its version is `version` (0: nobody wrote it); whether it was."""
-
     # Inside
 
-    async def _flush_through(self, event: int, tries: int, *, everything: bool = False) -> None:
-        """Callers that wait for the same flush share the next one: whoever is first writes, or fails, for all.
-
-        `tries`: how many had begun when the caller came.
-        """
-        async with self._flushing:
-            if self._flushed_events >= event and not everything:
-                return
-            if self._failure is not None and self._failure[0] > tries:
-                raise StoreUnavailableError(str(self._failure[1])) from self._failure[1]
-            self._tries += 1
-            snapshot = self._ledger.snapshot(everything=everything)
-            try:
-                if snapshot.rows:
-                    await self._write(snapshot)
-            except BaseException as error:
-                self._ledger.restore(snapshot)
-                if isinstance(error, StoreUnavailableError):
-                    self._failure = self._tries, error
-                raise
-            self._failure = None
-            self._flushed_events = snapshot.events
-            self._written_at = time.monotonic()
+    def _written(self, *, everything: bool = False) -> Coroutine[Any, Any, None]:
+        """Stores what was counted before this call."""
+        return self._writes.until(self._writes.wanted(), self._write, everything=everything)
 
     def _flush_in_background(self) -> None:
-        idle = time.monotonic() - self._written_at > _STILL_HERE_SECONDS
-        if idle or self._flushed_events < self._ledger.events:
-            self._runner.call(self._flush_through(self._ledger.events, self._tries, everything=idle))
+        if time.monotonic() - self._writes.everything_at > _UPKEEP_SECONDS:
+            self._runner.call(self._kept_up())
+        elif self._writes.missing:
+            self._runner.call(self._written())
 
-    async def _shielded_flush(self) -> None:
-        write = asyncio.create_task(self.flush())
-        self._writes.add(write)
-        write.add_done_callback(self._written)
-        await asyncio.shield(write)
-
-    def _written(self, write: asyncio.Task[None]) -> None:
-        """Reads the error even when the caller was cancelled: then the flusher is who tries again."""
-        self._writes.discard(write)
-        if not write.cancelled():
-            write.exception()
+    async def _kept_up(self) -> None:
+        """A row that is written now and then is never taken for dead, however long its model is idle."""
+        await self._written(everything=True)
+        await self._fold(_DEAD_AFTER_SECONDS)
 
     async def _flush_and_shut(self) -> None:
         try:
             await self._stop_flusher()
-            await self._runner.acall(self._flush_through(self._ledger.events, self._tries))
+            await self._runner.acall(self._written())
         except BaseException:
-            if lost := self._ledger.events - self._flushed_events:
+            if lost := self._writes.missing:
                 _LOG.error("%d events of model counters are lost", lost)
             raise
         finally:

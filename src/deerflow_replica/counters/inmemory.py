@@ -33,7 +33,7 @@ class InMemoryModelCounters(ModelCounters):
     async def _shut(self) -> None:
         self._votes.clear()
 
-    async def _flush_through(self, event: int, tries: int, *, everything: bool = False) -> None:
+    async def _written(self, *, everything: bool = False) -> None:
         """There is no other place."""
 
     async def _write(self, snapshot: Snapshot) -> None:

@@ -32,7 +32,7 @@ class ModelCounterCallback(Hearing):
     A call that a `ModelCounterMiddleware` of the same counters counts is left to it. Calls count under `model_name`; or
     under the key of the model in `models`, recognised by the name that the model gives itself; or under that name.
     LangChain says nothing of a cancelled call that does not stream: it is missing from `cancelled_count`. Counting
-    never makes a model call fail.
+    never makes a model call fail, and never waits: with `durability="sync"`, too, the flusher writes what is counted.
     """
 
     def __init__(

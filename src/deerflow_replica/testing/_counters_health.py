@@ -12,7 +12,7 @@ import pytest
 
 from ..counters.base import ModelCounters
 from ..counters.health import ModelHealth, Permit
-from ._contract import Contract
+from ._counters_common import Build, CountersFixtures
 
 
 class Pair(Protocol):
@@ -41,11 +41,11 @@ class Seat:
         return self.health.state("m").state
 
 
-class HealthContract(Contract):
+class HealthContract(CountersFixtures):
     """Takes the fixture `pair`: two replicas that share what they count, or are one."""
 
     @pytest.fixture
-    async def pair(self, build: Callable[..., ModelCounters]) -> AsyncIterator[Pair]:
+    async def pair(self, build: Build) -> AsyncIterator[Pair]:
         async with AsyncExitStack() as stack:
 
             async def made(**health: Any) -> tuple[Seat, Seat]:
@@ -76,6 +76,18 @@ class HealthContract(Contract):
         assert 25 < state.open_until - time.time() < 35
         assert await there.health.acquire("m") is None
         assert await there.health.acquire("other") == Permit("other")
+
+    async def test_an_answer_that_does_not_parse_ends_the_row_and_a_cancellation_does_not(self, pair: Pair) -> None:
+        here, _ = await pair(failure_threshold=3)
+        here.fails(2)
+        here.counters.record("m", "parse_error")
+        assert here.health.state("m").consecutive_failures == 0
+        here.fails(2)
+        here.counters.record("m", "cancelled")
+        here.counters.record("m", "failure", error_type="request")
+        assert (here.state, here.health.state("m").consecutive_failures) == ("closed", 2)
+        here.fails(1)
+        assert here.state == "open"
 
     async def test_what_is_no_illness_opens_nothing(self, pair: Pair) -> None:
         here, _ = await pair(failure_threshold=1, min_calls=1)

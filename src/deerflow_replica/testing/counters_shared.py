@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
+from ..counters._ledger import BUCKET_SECONDS, Row, Snapshot
 from ..counters.base import ModelCounters
-from .counters import VOTER, Build, ModelCountersContract, numbers
+from ._counters_common import VOTER, Build, numbers
+from .counters import ModelCountersContract
 
 
 class SharedModelCountersContract(ModelCountersContract):
@@ -34,6 +37,20 @@ class SharedModelCountersContract(ModelCountersContract):
         await sibling.flush()
         window = (await counters.window())["m"]
         assert (window.call_count, window.failure_rate) == (2, 0.5)
+
+    async def test_a_stored_call_leaves_a_window_up_to_10_seconds_late(
+        self, counters: ModelCounters, sibling: ModelCounters
+    ) -> None:
+        bucket = -1
+        while bucket != int(time.time()) // BUCKET_SECONDS:  # unless one ends meanwhile
+            bucket = int(time.time()) // BUCKET_SECONDS
+            rows = tuple(Row(bucket - age, f"{age} {bucket}", {"call_count": 1}) for age in (0, 1, 2, 5, 6, 7, 89, 90))
+            await sibling._write(Snapshot(bucket, 1, rows, {}))
+            found = {
+                seconds: {int(name.split()[0]) for name in await counters.window(seconds) if name.endswith(str(bucket))}
+                for seconds in (10, 60, 900)
+            }
+        assert found == {10: {0, 1}, 60: {0, 1, 2, 5, 6}, 900: {0, 1, 2, 5, 6, 7, 89, 90}}
 
     async def test_writing_again_counts_nothing_twice(self, counters: ModelCounters, sibling: ModelCounters) -> None:
         for number in range(1, 4):
@@ -94,6 +111,14 @@ class SharedModelCountersContract(ModelCountersContract):
             assert (await sibling.totals())["m"].call_count == 20
             await counters.increment("m", call_count=1)
             assert (await sibling.totals())["m"].call_count == 21
+
+    async def test_a_cancelled_arecord_is_written(self, build: Build, sibling: ModelCounters) -> None:
+        async with build(durability="sync", flush_interval_seconds=3600) as counters:
+            waiting = asyncio.ensure_future(counters.arecord("m", "success"))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await self.sees(sibling, 1)
 
     async def test_batched_is_written_after_the_interval(self, build: Build, sibling: ModelCounters) -> None:
         async with build(flush_interval_seconds=0.05) as counters:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..._extras import extra
 from ..base import ModelCounters
 from ..values import FAILURE_KINDS
+from . import label
 
 with extra("otel"):
     from opentelemetry.metrics import get_meter
@@ -68,7 +69,7 @@ class _Instruments:
         attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": self._provider_of(name),
-            "gen_ai.request.model": name,
+            "gen_ai.request.model": label(name),
         }
         if duration_seconds is not None:
             failed = {"error.type": _kind(error_type)} if outcome == "failure" else {}

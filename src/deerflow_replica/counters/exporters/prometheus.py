@@ -10,6 +10,7 @@ from ..._extras import extra
 from ...errors import StoreUnavailableError
 from ..base import ModelCounters
 from ..values import LATENCY_BOUNDS, LatencyHistogram, ModelTotals
+from . import label
 
 with extra("metrics"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -69,7 +70,7 @@ def _calls(totals: Totals) -> Metric:
     family = CounterMetricFamily("deerflow_model_calls", "Finished model calls.", labels=["model", "outcome"])
     for name, total in totals.items():
         for outcome in _OUTCOMES:
-            family.add_metric([name, outcome], getattr(total, f"{outcome}_count"))
+            family.add_metric([label(name), outcome], getattr(total, f"{outcome}_count"))
     return family
 
 
@@ -77,14 +78,14 @@ def _failures(totals: Totals) -> Metric:
     family = CounterMetricFamily("deerflow_model_failures", "Failed model calls.", labels=["model", "kind"])
     for name, total in totals.items():
         for kind, count in sorted(total.failures_by_kind.items()):
-            family.add_metric([name, kind], count)
+            family.add_metric([label(name), kind], count)
     return family
 
 
 def _parse_errors(totals: Totals) -> Metric:
     family = CounterMetricFamily("deerflow_model_parse_errors", "Answers that did not parse.", labels=["model"])
     for name, total in totals.items():
-        family.add_metric([name], total.parse_error_count)
+        family.add_metric([label(name)], total.parse_error_count)
     return family
 
 
@@ -92,7 +93,7 @@ def _tokens(totals: Totals) -> Metric:
     family = CounterMetricFamily("deerflow_model_tokens", "Tokens of answers.", labels=["model", "type"])
     for name, total in totals.items():
         for kind in _TOKENS:
-            family.add_metric([name, kind], getattr(total, f"{kind}_tokens"))
+            family.add_metric([label(name), kind], getattr(total, f"{kind}_tokens"))
     return family
 
 
@@ -101,7 +102,7 @@ def _durations(totals: Totals) -> Metric:
         "deerflow_model_call_duration_seconds", "How long answers and failures took.", labels=["model"]
     )
     for name, total in totals.items():
-        family.add_metric([name], _cumulated(total.latency), total.latency.sum_seconds)
+        family.add_metric([label(name)], _cumulated(total.latency), total.latency.sum_seconds)
     return family
 
 
@@ -113,5 +114,5 @@ def _circuits(health: ModelHealth, totals: Totals) -> Metric:
     text = "1: the model's circuit is open, 0.5: half open, 0: closed."
     family = GaugeMetricFamily("deerflow_model_circuit_open", text, labels=["model"])
     for name in sorted({*totals, *health.known_models()}):
-        family.add_metric([name], _CIRCUIT[health.state(name).state])
+        family.add_metric([label(name)], _CIRCUIT[health.state(name).state])
     return family
