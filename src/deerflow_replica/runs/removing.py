@@ -70,7 +70,7 @@ class Remover:
 
     def _deadline(self) -> float:
         """A replica that is gone is noticed within its lease and a sweep."""
-        return time.monotonic() + max(5.0, 2 * self.place.lease_seconds)
+        return time.monotonic() + 1 + 2 * self.place.lease_seconds
 
     async def _is_busy(self, thread_id: str) -> bool:
         """Whether runs of the thread are not over; they are stopped."""
