@@ -10,11 +10,12 @@ from langgraph.types import StateSnapshot
 from starlette.responses import Response
 
 from ..stream.payload import encode_payload
-from .ids import system_assistant_id
+from .problems import unprocessable
 
 if TYPE_CHECKING:
     from langgraph.types import Interrupt
 
+    from ..runs.registry.assistants import AssistantRow
     from ..runs.registry.records import RunRecord, ThreadRow
 
 
@@ -57,20 +58,20 @@ def run_answer(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def assistant_answer(graph_name: str, since: datetime) -> dict[str, Any]:
-    """The system assistant of a graph."""
-    return {
-        "assistant_id": system_assistant_id(graph_name),
-        "graph_id": graph_name,
-        "name": graph_name,
-        "description": None,
-        "config": {},
-        "context": {},
-        "metadata": {"created_by": "system"},
-        "version": 1,
-        "created_at": _time(since),
-        "updated_at": _time(since),
+def assistant_answer(row: AssistantRow, select: Collection[str] | None = None) -> dict[str, Any]:
+    answer = {
+        "assistant_id": row.assistant_id,
+        "graph_id": row.graph_id,
+        "name": row.name,
+        "description": row.description,
+        "config": dict(row.config),
+        "context": dict(row.context),
+        "metadata": dict(row.metadata),
+        "version": row.version,
+        "created_at": _time(row.created_at),
+        "updated_at": _time(row.updated_at),
     }
+    return answer if select is None else {key: answer[key] for key in answer if key in select}
 
 
 def state_answer(snapshot: StateSnapshot) -> dict[str, Any]:
@@ -89,7 +90,26 @@ def state_answer(snapshot: StateSnapshot) -> dict[str, Any]:
     }
 
 
-def empty_state(thread_id: str) -> dict[str, Any]:
+def state_response(answer: Any, select: Collection[str] | None) -> Response:
+    """A state or a list of them, of each only what `select` names; 422 for a state without a JSON form."""
+    try:
+        return json_response(answer if select is None else _selected(answer, frozenset(select)))
+    except TypeError as error:
+        raise unprocessable(f"the state has no JSON form: {error.__cause__ or error}") from error
+
+
+def _selected(answer: Any, select: frozenset[str]) -> Any:
+    """`values.messages` is one key of the values."""
+    if isinstance(answer, list):
+        return [_selected(one, select) for one in answer]
+    chosen = {key: value for key, value in answer.items() if key in select}
+    parts = {name.removeprefix("values.") for name in select if name.startswith("values.")}
+    if parts and "values" not in select and isinstance(answer["values"], Mapping):
+        chosen["values"] = {key: value for key, value in answer["values"].items() if key in parts}
+    return chosen
+
+
+def empty_state(thread_id: str, checkpoint_ns: str = "") -> dict[str, Any]:
     """The state of a thread that has never run."""
     return {
         "values": {},
@@ -97,7 +117,7 @@ def empty_state(thread_id: str) -> dict[str, Any]:
         "tasks": [],
         "metadata": {},
         "created_at": None,
-        "checkpoint": {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": None},
+        "checkpoint": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": None},
         "parent_checkpoint": None,
         "interrupts": [],
         "checkpoint_id": None,

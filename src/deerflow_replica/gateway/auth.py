@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+
+from ..threads.validation import user_key
+
+_log = logging.getLogger(__name__)
 
 Authenticate = Callable[[Request], str | Awaitable[str | None] | None]
 
@@ -22,6 +28,13 @@ async def identify(authenticate: Authenticate | None, request: Request) -> str |
     user_id = await answer if inspect.isawaitable(answer) else answer
     if user_id is None:
         raise HTTPException(401, "Unauthorized")
-    if not user_id:
-        raise ValueError("authenticate must return a user id, or None")
-    return user_id
+    return _checked(user_id)
+
+
+def _checked(user_id: Any) -> str:
+    """500 that says what is wrong with the hook's answer, and never what it was: it may hold a secret."""
+    try:
+        return user_key(user_id)
+    except ValueError as error:
+        _log.error("authenticate returned a %s that is no user id: %s", type(user_id).__name__, error)
+        raise HTTPException(500, f"authenticate returned no valid user id: {error}") from error

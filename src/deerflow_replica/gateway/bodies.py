@@ -21,6 +21,7 @@ Document = dict[str, Any]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31)]
 Positive = Annotated[int, Field(ge=1)]
+Delay = Annotated[int | float, Field(ge=0, le=365 * 86_400)]
 Pair = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
@@ -29,7 +30,14 @@ def _searchable(metadata: Document) -> Document:
     return metadata
 
 
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not have a NUL")
+    return text
+
+
 Metadata = Annotated[Document, AfterValidator(_searchable)]
+Text = Annotated[str, AfterValidator(_without_nul)]
 
 
 class Body(BaseModel):
@@ -44,8 +52,13 @@ class CreateThread(Body):
     if_exists: Literal["raise", "do_nothing"] | None = None
 
 
+class UpdateThread(Body):
+    metadata: Metadata | None = None
+
+
 class CountThreads(Body):
     metadata: Metadata | None = None
+    values: Document | None = None
     status: Literal["idle", "busy", "interrupted", "error"] | None = None
     ids: list[Uuid] | None = None
 
@@ -56,13 +69,6 @@ class SearchThreads(CountThreads):
     sort_by: Literal["created_at", "updated_at", "thread_id", "status"] | None = None
     sort_order: Literal["asc", "desc"] | None = None
     select: list[str] | None = None
-
-
-class SearchAssistants(Body):
-    graph_id: str | None = None
-    metadata: Document | None = None
-    limit: Limit = 10
-    offset: Offset = 0
 
 
 class ConfigBody(Body):
@@ -100,8 +106,14 @@ class CreateRun(Body):
     if_not_exists: Literal["reject", "create"] | None = None
     on_disconnect: Literal["continue", "cancel"] | None = None
     on_completion: Literal["delete", "keep"] | None = None
-    after_seconds: int | float | None = None
+    after_seconds: Delay | None = None
     webhook: Any = None
+
+
+class CancelRuns(Body):
+    thread_id: Uuid | None = None
+    run_ids: list[Uuid] | None = None
+    status: Literal["pending", "running", "all"] | None = None
 
 
 async def read_body(request: Request, adapter: TypeAdapter[T], *, max_bytes: int) -> T:
@@ -112,11 +124,17 @@ async def read_body(request: Request, adapter: TypeAdapter[T], *, max_bytes: int
     try:
         document = orjson.loads(raw) if raw.strip() else {}
         to_json(document)
-        return adapter.validate_python(document)
     except orjson.JSONDecodeError as error:
         raise unprocessable(f"the body is not JSON: {error}") from None
     except TypeError as error:
         raise unprocessable(f"the body cannot be stored: {error}") from None
+    return validated(adapter, document)
+
+
+def validated(adapter: TypeAdapter[T], document: Any) -> T:
+    """422 naming the fields that are wrong."""
+    try:
+        return adapter.validate_python(document)
     except ValidationError as error:
         raise unprocessable(_worded(error)) from None
 

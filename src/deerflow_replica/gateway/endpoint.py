@@ -39,6 +39,10 @@ class Call:
     def replica(self) -> Replica:
         return self.gateway.replica
 
+    def says(self, flag: str) -> bool:
+        """Whether the query has this flag, as `1` or `true`."""
+        return self.request.query_params.get(flag, "").lower() in ("1", "true")
+
     def named_run(self) -> RunRecord:
         if self.run is None:
             raise LookupError("this route names no run")

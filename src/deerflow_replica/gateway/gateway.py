@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..runs.registry.records import RunRecord
+from .adopting import adopting
 from .auth import Authenticate
 from .graphs import GraphSource, ServedGraph
 from .ids import system_assistant_id
@@ -35,14 +36,14 @@ class Gateway:
     def __init__(
         self, replica: Replica | None, graphs: Mapping[str, GraphSource], authenticate: Authenticate | None
     ) -> None:
-        self._replica = replica
+        self._replica: Replica | None = None
         self.graphs = {name: ServedGraph(name, source) for name, source in graphs.items()}
         self.authenticate = authenticate
         self.draining = False
         self._hurried = asyncio.Event()
-        self.since = datetime.now(UTC)
         self.tallies = Tallies()
         self._streams: dict[StreamedResponse, RunRecord] = {}
+        self.use(replica)
 
     @property
     def replica(self) -> Replica:
@@ -62,12 +63,18 @@ class Gateway:
     def use(self, replica: Replica | None) -> None:
         """The replica that the lifespan opened, and None once it is closed."""
         self._replica = replica
+        if replica is not None:
+            replica._manager.adopt_with(adopting(self))
 
     def graph_of(self, assistant_id: str) -> ServedGraph | None:
         """The graph of an assistant: by the graph's name, or by the id of its assistant."""
         if assistant_id in self.graphs:
             return self.graphs[assistant_id]
         return next((graph for name, graph in self.graphs.items() if system_assistant_id(name) == assistant_id), None)
+
+    def graph_of_run(self, run: RunRecord) -> ServedGraph | None:
+        """By the name that the run was accepted with, whatever became of its assistant meanwhile."""
+        return self.graphs.get(run.kwargs.get("graph_id", "")) or self.graph_of(run.assistant_id or "")
 
     async def start(self, request: RunRequest) -> RunRecord:
         """Begin a run here; its record as it was admitted. 404 when the thread is gone meanwhile."""
@@ -99,14 +106,15 @@ class Gateway:
             raise HTTPException(503, "this replica is being shut down", {"retry-after": "1"})
 
     async def drain(self) -> None:
-        """Begin nothing more, send the readers of runs that execute elsewhere to another replica, and wait for the
-        runs that execute here, at most `gateway.drain_timeout_seconds`; end those that are left as `ReplicaShutdown`,
-        and let their readers see it. Idempotent.
+        """Begin nothing more, leave to other replicas what waits here, send the readers of what does not execute here
+        there too, and wait for the runs that execute here, at most `gateway.drain_timeout_seconds`; end those that are
+        left as `ReplicaShutdown`, and let their readers see it. Idempotent.
         """
         self.draining = True
-        for response, run in self._streams.items():
-            if run.owner != self.replica_id:
-                response.cut()
+        manager = self.replica._manager
+        self._cut_streams(lambda run: run.owner != self.replica_id and not manager.executes(run.run_id))
+        released = await manager.release_pending()
+        self._cut_streams(lambda run: run.run_id in released)
         await self._own_runs_over(self.config.gateway.drain_timeout_seconds)
         await self.replica._manager.end_runs()
         await self._own_streams_over()
@@ -117,8 +125,12 @@ class Gateway:
 
     def close_streams(self) -> None:
         """Cut what still streams: the replica is about to close."""
-        for response in self._streams:
-            response.cut()
+        self._cut_streams(lambda run: True)
+
+    def _cut_streams(self, is_elsewhere: Callable[[RunRecord], bool]) -> None:
+        for response, run in self._streams.items():
+            if is_elsewhere(run):
+                response.cut()
 
     async def _own_runs_over(self, timeout_seconds: float) -> None:
         waits = [asyncio.ensure_future(wait) for wait in (self.replica._manager.idle(), self._hurried.wait())]

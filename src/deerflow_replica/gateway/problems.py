@@ -15,6 +15,12 @@ _log = logging.getLogger(__name__)
 
 THREAD_NOT_FOUND = "Thread not found"
 RUN_NOT_FOUND = "Run not found"
+CHECKPOINT_NOT_FOUND = "Checkpoint not found"
+ASSISTANT_NOT_FOUND = "Assistant not found"
+
+
+def bad_request(detail: str) -> HTTPException:
+    return HTTPException(400, detail)
 
 
 def not_found(detail: str) -> HTTPException:

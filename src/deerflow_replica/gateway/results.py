@@ -66,7 +66,7 @@ def _is_last(item: object) -> bool:
 async def _result(gateway: Gateway, run: RunRecord) -> Any:
     if run.status == "error":
         return {"__error__": run.error}
-    graph = gateway.graph_of(run.assistant_id or "")
+    graph = gateway.graph_of_run(run)
     if graph is None:
         return {}
     config = {"configurable": {"thread_id": run.thread_id, "checkpoint_ns": ""}}

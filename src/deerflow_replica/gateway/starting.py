@@ -7,49 +7,125 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.types import Command, Send
 
+from ..runs.checkpoints import saver_errors
 from ..runs.request import RunRequest
-from .access import require_thread, take_thread
+from ..threads.hidden import HIDDEN_THREAD
+from .access import open_thread
+from .assistants import assistant_of, with_defaults
 from .bodies import CommandBody, ConfigBody, CreateRun
 from .filters import checked_modes
 from .graphs import ServedGraph, context_of
-from .ids import system_assistant_id
-from .problems import THREAD_NOT_FOUND, not_found, unprocessable
+from .ids import new_run_id, new_thread_id
+from .problems import not_found, unprocessable
 
 if TYPE_CHECKING:
     from ..replica import Replica
+    from ..runs.registry.assistants import AssistantRow
+    from ..runs.registry.records import RunRecord
     from .endpoint import Call
+    from .gateway import Gateway
 
 _KEPT = frozenset(
     {
         "input", "command", "config", "context", "stream_mode", "stream_subgraphs", "interrupt_before",
-        "interrupt_after", "checkpoint", "checkpoint_id", "durability",
+        "interrupt_after", "checkpoint", "checkpoint_id", "durability", "on_completion",
     }
 )  # fmt: skip
 _CLIENT_CONFIG = ("tags", "recursion_limit", "max_concurrency")
-_OURS = frozenset({"thread_id", "run_id", "user_id", "assistant_id", "graph_id", "checkpoint_map"})
+_OURS = frozenset({"thread_id", "run_id", "user_id", "assistant_id", "graph_id"})
 
 
-async def prepared(call: Call, run_id: str) -> RunRequest:
-    """The run that the body asks for, checked before a thread is taken, on a thread that this user may use."""
-    body: CreateRun = call.body
-    graph = _graph(call, body)
+async def begun(call: Call, request: RunRequest) -> RunRecord:
+    """The run, begun on a thread that this user may use: checked and, where the body says so, made only now."""
+    configurable = request.config["configurable"]
+    from_checkpoint = configurable.get("checkpoint_id") or configurable.get("checkpoint_map")
+    if not request.hidden:
+        create = call.body.if_not_exists == "create" and not from_checkpoint
+        await open_thread(call.replica, request.thread_id, call.user_id, create=create)
+    if from_checkpoint:
+        await _require_checkpoints(call.replica, configurable)
+    return await call.gateway.start(request)
+
+
+async def prepared(call: Call) -> RunRequest:
+    """The run that the body asks for. 404 or 422 for what cannot be run; nothing is taken or made yet.
+
+    A run that names no thread gets one of its own, which is not found by searching.
+    """
+    call.gateway.refuse_while_draining()
+    assistant = await _assistant(call)
+    return request_of(
+        call.gateway,
+        with_defaults(call.body, assistant),
+        names_of(assistant),
+        thread_id=call.thread_id or new_thread_id(),
+        run_id=new_run_id(),
+        user_id=call.user_id,
+        hidden=not call.thread_id,
+    )
+
+
+def request_of(
+    gateway: Gateway,
+    body: CreateRun,
+    names: Mapping[str, str],
+    *,
+    thread_id: str,
+    run_id: str,
+    user_id: str | None,
+    hidden: bool = False,
+) -> RunRequest:
+    """What to execute for this body, by whichever replica: `names` are those of the graph and the assistant, whose
+    defaults the body has by now. 422 for what cannot be run here.
+    """
+    graph = _graph(gateway, names)
     modes = _modes(body)
     given = _input(body)
-    config = run_config(body, _identity(call, graph, run_id))
-    await _open_thread(call, body)
-    return _request(call, body, graph, run_id, modes, given, config)
+    config = run_config(body, _identity(names, thread_id, run_id, user_id))
+    if hidden:
+        config["configurable"][HIDDEN_THREAD] = thread_id
+    replica = gateway.replica
+    return RunRequest(
+        open_graph=lambda: graph.opened(replica, config),
+        context_for=lambda opened: context_of(
+            opened, replica, body.context, thread_id=thread_id, user_id=user_id, run_id=run_id
+        ),
+        input=given,
+        thread_id=thread_id,
+        run_id=run_id,
+        user_id=user_id,
+        assistant_id=names["assistant_id"],
+        config=config,
+        stream_mode=modes,
+        subgraphs=bool(body.stream_subgraphs),
+        interrupt_before=body.interrupt_before,
+        interrupt_after=body.interrupt_after,
+        durability=body.durability,
+        multitask_strategy=body.multitask_strategy or "enqueue",
+        metadata=body.metadata or {},
+        kwargs={**body.model_dump(include=set(_KEPT), exclude_none=True), "graph_id": graph.name},
+        thread_metadata=names,
+        create_thread=hidden,
+        hidden=hidden,
+        on_completion="delete" if hidden and body.on_completion != "keep" else "keep",
+        after_seconds=body.after_seconds or 0.0,
+    )
 
 
-def _graph(call: Call, body: CreateRun) -> ServedGraph:
+async def _assistant(call: Call) -> AssistantRow:
+    body: CreateRun = call.body
     if body.webhook is not None:
         raise unprocessable("webhook: not available")
-    if body.after_seconds:
-        raise unprocessable("after_seconds: not available")
-    graph = call.gateway.graph_of(body.assistant_id)
-    if graph is None:
+    assistant = await assistant_of(call.gateway, body.assistant_id, call.user_id)
+    if assistant is None:
         raise unprocessable(f"assistant_id: there is no assistant {body.assistant_id!r}")
-    if body.multitask_strategy in ("interrupt", "rollback"):
-        raise unprocessable(f"multitask_strategy: {body.multitask_strategy!r} is not available")
+    return assistant
+
+
+def _graph(gateway: Gateway, names: Mapping[str, str]) -> ServedGraph:
+    graph = gateway.graphs.get(names["graph_id"])
+    if graph is None:
+        raise unprocessable(f"assistant_id: its graph {names['graph_id']!r} is not served here")
     return graph
 
 
@@ -83,50 +159,6 @@ def _step(step: Any) -> str | Send:
             raise unprocessable("command.goto: a node's name, {node, input}, or a list of them")
 
 
-async def _open_thread(call: Call, body: CreateRun) -> None:
-    """404 for a thread that is not this user's. With `if_not_exists: create` one that nobody has becomes theirs."""
-    if body.if_not_exists != "create":
-        return await require_thread(call.replica, call.thread_id, call.user_id)
-    if not await take_thread(call.replica, call.thread_id, call.user_id, {}):
-        raise not_found(THREAD_NOT_FOUND)
-    return None
-
-
-def _request(
-    call: Call,
-    body: CreateRun,
-    graph: ServedGraph,
-    run_id: str,
-    modes: tuple[str, ...],
-    given: Any,
-    config: Mapping[str, Any],
-) -> RunRequest:
-    replica: Replica = call.replica
-    names = _names(graph)
-    return RunRequest(
-        open_graph=lambda: graph.opened(replica, config),
-        context_for=lambda opened: context_of(
-            opened, replica, body.context, thread_id=call.thread_id, user_id=call.user_id, run_id=run_id
-        ),
-        input=given,
-        thread_id=call.thread_id,
-        run_id=run_id,
-        user_id=call.user_id,
-        assistant_id=names["assistant_id"],
-        config=config,
-        stream_mode=modes,
-        subgraphs=bool(body.stream_subgraphs),
-        interrupt_before=body.interrupt_before,
-        interrupt_after=body.interrupt_after,
-        durability=body.durability,
-        multitask_strategy=body.multitask_strategy or "enqueue",
-        metadata=body.metadata or {},
-        kwargs=body.model_dump(include=set(_KEPT), exclude_none=True),
-        thread_metadata=names,
-        create_thread=call.user_id is not None or body.if_not_exists == "create",
-    )
-
-
 def run_config(body: CreateRun, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The run's config: what the client may say of it, and who it is by the server's own word."""
     given = body.config or ConfigBody()
@@ -146,18 +178,35 @@ def is_ours(key: str) -> bool:
     return key in _OURS or key.startswith(("__", "langgraph_auth_"))
 
 
-def _identity(call: Call, graph: ServedGraph, run_id: str) -> dict[str, str]:
-    user_id = call.user_id
+def _identity(names: Mapping[str, str], thread_id: str, run_id: str, user_id: str | None) -> dict[str, str]:
     user = {} if user_id is None else {"user_id": user_id, "langgraph_auth_user_id": user_id}
-    return {"thread_id": call.thread_id, "run_id": run_id, **_names(graph), **user}
+    return {"thread_id": thread_id, "run_id": run_id, **names, **user}
 
 
-def _names(graph: ServedGraph) -> dict[str, str]:
-    return {"graph_id": graph.name, "assistant_id": system_assistant_id(graph.name)}
+def names_of(assistant: AssistantRow) -> dict[str, str]:
+    return {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
 
 
 def _check_checkpoint(configurable: Mapping[str, Any]) -> None:
     for name in ("checkpoint_id", "checkpoint_ns"):
-        value = configurable.get(name)
-        if value is not None and (not isinstance(value, str) or "\0" in value):
+        if configurable.get(name) is not None and not _is_text(configurable[name]):
             raise unprocessable(f"{name}: not a text that names a checkpoint")
+    parents = configurable.get("checkpoint_map") or {}
+    if not isinstance(parents, dict) or not all(map(_is_text, (*parents, *parents.values()))):
+        raise unprocessable("checkpoint_map: not an object of texts that name checkpoints")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+async def _require_checkpoints(replica: Replica, configurable: Mapping[str, Any]) -> None:
+    """404 for those that the thread does not have: the graph would begin anew, on top of what the thread has."""
+    checkpoint_id = configurable.get("checkpoint_id")
+    named = {configurable.get("checkpoint_ns") or "": checkpoint_id} if checkpoint_id else {}
+    for namespace, checkpoint_id in {**named, **(configurable.get("checkpoint_map") or {})}.items():
+        place = {"thread_id": configurable["thread_id"], "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}
+        with saver_errors(replica.checkpointer):
+            found = await replica.checkpointer.aget_tuple({"configurable": place})
+        if found is None:
+            raise not_found("Checkpoint not found")

@@ -10,29 +10,28 @@ from starlette.types import ASGIApp
 from ...runs.registry.records import RunRecord
 from ...stream import parse_last_event_id
 from ..bodies import CreateRun
+from ..cancelling import cancel_when_gone
 from ..endpoint import Call, Endpoint
 from ..filters import asked_modes, event_filter, query_of
 from ..frames import RunReader, created_frames, joined_frames
-from ..ids import new_run_id
 from ..sse import EVENT_STREAM, Frames, StreamedResponse
-from ..starting import prepared
+from ..starting import begun, prepared
 
 
 async def create_and_stream(call: Call) -> ASGIApp:
     """Subscribed before the run begins, so that its first event is not missed."""
-    call.gateway.refuse_while_draining()
-    request = await prepared(call, new_run_id())
+    request = await prepared(call)
     run_id = str(request.run_id)
     reader = RunReader(call.replica.bridge, run_id)
     await reader.begin()
     try:
-        run = await call.gateway.start(request)
+        run = await begun(call, request)
     except BaseException:
         await reader.aclose()
         raise
     frames = created_frames(call.gateway, run_id, reader)
     body: CreateRun = call.body
-    return _stream(call, run, frames, cancel_when_gone=body.on_disconnect == "cancel")
+    return _stream(call, run, frames, cancel=body.on_disconnect == "cancel")
 
 
 async def join(call: Call) -> ASGIApp:
@@ -41,8 +40,7 @@ async def join(call: Call) -> ASGIApp:
     modes = asked_modes(query.getlist("stream_mode"))
     cursor = parse_last_event_id(call.request.scope["headers"])
     frames = joined_frames(call.gateway, run, cursor, event_filter(modes))
-    cancel = query.get("cancel_on_disconnect", "").lower() in ("1", "true")
-    return _stream(call, run, frames, modes=modes, cancel_when_gone=cancel)
+    return _stream(call, run, frames, modes=modes, cancel=call.says("cancel_on_disconnect"))
 
 
 def _stream(
@@ -51,7 +49,7 @@ def _stream(
     frames: Frames,
     *,
     modes: Collection[str] = (),
-    cancel_when_gone: bool = False,
+    cancel: bool = False,
 ) -> ASGIApp:
     settings = call.gateway.config.gateway
     place = f"/threads/{run.thread_id}/runs/{run.run_id}"
@@ -60,14 +58,15 @@ def _stream(
         headers={**EVENT_STREAM, "location": f"{place}/stream{query_of(modes)}", "content-location": place},
         heartbeat_seconds=settings.heartbeat_interval_seconds,
         send_timeout_seconds=settings.send_timeout_seconds,
-        on_gone=(lambda: call.replica.runs.cancel(run.run_id)) if cancel_when_gone else None,
+        on_gone=cancel_when_gone(call.replica, run.run_id) if cancel else None,
     )
     return call.gateway.watched(response, run)
 
 
+_CREATE = TypeAdapter(CreateRun)
+
 ENDPOINTS = (
-    Endpoint(
-        "POST", "/threads/{thread_id}/runs/stream", create_and_stream, body=TypeAdapter(CreateRun), opens_thread=True
-    ),
+    Endpoint("POST", "/runs/stream", create_and_stream, body=_CREATE),
+    Endpoint("POST", "/threads/{thread_id}/runs/stream", create_and_stream, body=_CREATE, opens_thread=True),
     Endpoint("GET", "/threads/{thread_id}/runs/{run_id}/stream", join),
 )

@@ -1,4 +1,4 @@
-"""Threads: made, found, and shown to those whose they are."""
+"""Threads: made, found, changed and deleted by those whose they are."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from ..access import create_thread, thread_of
+from ..access import create_thread, delete_thread, tag_thread, thread_of
 from ..answers import json_response, thread_answer
-from ..bodies import CountThreads, CreateThread, SearchThreads
+from ..bodies import CountThreads, CreateThread, SearchThreads, UpdateThread
 from ..endpoint import Call, Endpoint
 from ..ids import new_thread_id
-from ..searching import Filter, Search, search_of
+from ..searching import Cut, Filter, count_threads, found_threads
 
 
 async def create(call: Call) -> Response:
@@ -31,27 +31,36 @@ async def get(call: Call) -> Response:
     return json_response(thread_answer(await thread_of(call.replica, call.thread_id, call.user_id)))
 
 
+async def update(call: Call) -> Response:
+    """The given keys are merged into the metadata. With `Prefer: return=minimal` nothing comes back."""
+    body: UpdateThread = call.body
+    await tag_thread(call.replica, call.thread_id, call.user_id, body.metadata or {})
+    if "return=minimal" in call.request.headers.get("prefer", ""):
+        return Response(status_code=204)
+    return await get(call)
+
+
+async def delete(call: Call) -> Response:
+    """Its runs are stopped first, and their streams close."""
+    await delete_thread(call.replica, call.thread_id, call.user_id)
+    return Response(status_code=204)
+
+
 async def search(call: Call) -> Response:
     body: SearchThreads = call.body
-    threads = await _search(call, body)
-    total = await threads.count()
-    rows = await threads.page(
-        sort_by=body.sort_by or "created_at",
-        sort_order=body.sort_order or "desc",
-        limit=body.limit,
-        offset=body.offset,
-    )
+    cut = Cut(body.sort_by or "created_at", body.sort_order or "desc", body.limit, body.offset)
+    rows, total = await found_threads(call.replica, call.user_id, _wanted(body), cut)
     answers = [thread_answer(row, body.select) for row in rows]
     return json_response(answers, headers=_pagination(body.offset + len(rows), total, rows))
 
 
 async def count(call: Call) -> Response:
-    return json_response(await (await _search(call, call.body)).count())
+    return json_response(await count_threads(call.replica, call.user_id, _wanted(call.body)))
 
 
-async def _search(call: Call, body: CountThreads) -> Search:
+def _wanted(body: CountThreads) -> Filter:
     ids = None if body.ids is None else tuple(body.ids)
-    return await search_of(call.replica, call.user_id, Filter(ids, body.status, body.metadata or {}))
+    return Filter(ids, body.status, body.metadata or {}, body.values or {})
 
 
 def _pagination(end: int, total: int, rows: Sequence[object]) -> dict[str, str]:
@@ -66,4 +75,6 @@ ENDPOINTS = (
     Endpoint("POST", "/threads/search", search, body=TypeAdapter(SearchThreads)),
     Endpoint("POST", "/threads/count", count, body=TypeAdapter(CountThreads)),
     Endpoint("GET", "/threads/{thread_id}", get),
+    Endpoint("PATCH", "/threads/{thread_id}", update, body=TypeAdapter(UpdateThread)),
+    Endpoint("DELETE", "/threads/{thread_id}", delete),
 )
