@@ -15,6 +15,7 @@ from _gateway_servers import Databases, Serving, reference, replicas
 from _verdicts import Verdict
 
 SHORT_LEASE_SECONDS = 3
+SHORTEST_LEASE_SECONDS = 1
 Case = Callable[["Bench"], AsyncIterator[Verdict]]
 
 
@@ -32,9 +33,9 @@ class Bench:
         return smoke if self.is_smoke else full
 
     def pair(self) -> list[Serving]:
-        """With the default lease, but in a smoke test, which has no other pair."""
+        """With the default lease, but for a smoke test, which has no other pair."""
         if not self._pair:
-            lease = {"lease_seconds": SHORT_LEASE_SECONDS} if self.is_smoke else {}
+            lease = {"lease_seconds": SHORTEST_LEASE_SECONDS} if self.is_smoke else {}
             self._pair = self._stack.enter_context(replicas(self.databases.config(**lease), 2))
         return self._pair
 
@@ -126,17 +127,18 @@ async def _many_streams(url: str, streams: int, count: int) -> float:
 async def many_readers(bench: Bench) -> AsyncIterator[Verdict]:
     """Readers of runs at 10 events/s, all at one gateway; another replica executes the runs."""
     runs, each, count = bench.sized(100, 5), 10, bench.sized(200, 10)
+    before = count // 2  # while the readers come
     executor, gateway = bench.pair()
     async with client(executor.url) as http:
         threads = await new_threads(http, runs)
-        places = [await new_run(http, thread, count=count + 100, pause=0.1) for thread in threads]
+        places = [await new_run(http, thread, count=before + count, pause=0.1) for thread in threads]
     readers = [await joined(gateway.url, place) for place in places for _ in range(each)]
     cpu, began = gateway.cpu_seconds(), monotonic()
     await asyncio.sleep(count * 0.1)
     cpu = (gateway.cpu_seconds() - cpu) / (monotonic() - began)
     connections = gateway.connections_to(bench.databases.redis_port)
     await asyncio.gather(*(reader.closed for reader in readers))
-    _check(readers, count + 100)
+    _check(readers, before + count)
     delays = sorted(delay for reader in readers for delay in reader.delays[-count:])
     text = f"{len(readers):,} readers of {runs} runs at 10/s"
     yield Verdict(f"{text}: events lost or doubled", sum(one.lost + one.doubled for one in readers), 0, at_most=True)

@@ -48,8 +48,8 @@ class EventReader(asyncio.Protocol):
             self._read_head()
         if not self.first_at and b"data:" in self._pending:
             self.first_at = now
-        whole = self._pending.rfind(b"\n\n") + 2 or self._pending.rfind(b"\n\r\n") + 3
-        if whole > 2:
+        whole = max(self._pending.rfind(b"\n\n"), self._pending.rfind(b"\n\r\n")) + 1
+        if whole:
             self._read(self._pending[:whole], now)
             self._pending = self._pending[whole:]
 

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import platform
+import resource
 import sys
 from contextlib import ExitStack
 
@@ -31,6 +32,8 @@ def main() -> int:
     version = reference_version(python) if python else None
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs")
     print(f"reference: langgraph-api {version}" if version else "reference: skipped, it is not installed there")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for every reader, here and in the gateway
     with ExitStack() as stack:
         bench = Bench(stack, reference_python=python if version else None, is_smoke=options.smoke)
         kept = [run(name, bench) for name in options.case or CASES]
