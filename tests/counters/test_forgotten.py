@@ -71,12 +71,13 @@ def redis_place(url: str, prefix: str) -> Place:
 
     def age() -> None:
         with redis.Redis.from_url(url) as client:
-            for field in client.zrange(keys.folded_at, 0, -1):
-                client.zadd(keys.folded_at, {field: LONG_AGO})
+            fields: Any = client.zrange(keys.folded_at, 0, -1)
+            client.zadd(keys.folded_at, dict.fromkeys(fields, LONG_AGO))
 
     def count() -> int:
         with redis.Redis.from_url(url) as client:
-            return sum(b'["", ' not in field for field in client.hkeys(keys.totals))
+            fields: Any = client.hkeys(keys.totals)
+            return sum(b'["", ' not in field for field in fields)
 
     return partial(RedisModelCounters, url, key_prefix=prefix), age, count
 
