@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from deerflow_replica import AppConfig
+from deerflow_replica.replica import open_replica
 from deerflow_replica.runs.mirror import ThreadMirror
 from deerflow_replica.runs.registry.inmemory import InMemoryRunRegistry
 from deerflow_replica.runs.registry.records import NewRun, RunOutcome, ThreadHead
 from deerflow_replica.threads import ANY_USER, InMemoryThreadMap, SqliteThreadMap, ThreadMap
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -106,6 +109,16 @@ async def test_a_map_that_is_away_is_told_later(registry: InMemoryRunRegistry, t
         await threads.claim("t", "u")
         await mirror.retry()
         assert (await _seen(threads))[1] == {"n": 1}
+
+
+async def test_a_run_that_was_ended_by_a_replica_that_is_gone_is_seen_as_ended() -> None:
+    config = {"database": {"backend": "memory"}, "gateway": {"lease_seconds": 1}}
+    async with open_replica(AppConfig.from_mapping(config)) as replica:
+        await replica.threads.claim("t", "u")
+        run = NewRun(run_id="r", thread_id="t", owner="gone", user_id="u")
+        admission = await replica.runs.admit(run, lease_seconds=0.01)
+        await replica.runs.finish(admission.lease, RunOutcome("error", "error", error={"error": "E", "message": "m"}))
+        await eventually(lambda: replica.threads.count("u", status="error"), timeout=5)
 
 
 async def test_metadata_that_the_map_cannot_keep_does_not_keep_the_status_from_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_ASSISTANT_ID = 255
+_PATIENCE_SECONDS = 2.0  # an end waits for it
 
 
 class ThreadMirror:
@@ -29,20 +31,23 @@ class ThreadMirror:
         self._threads = threads
         self._late: set[str] = set()
 
-    async def mirror(self, thread_id: str) -> None:
-        """Copy a change of this thread. It stands already, so no failure is raised: `retry` tries again."""
+    async def mirror(self, thread_id: str) -> bool:
+        """Copy a change of this thread. It stands already, so no failure is raised: False, and `retry` tries again."""
         try:
-            await self._copy(thread_id)
-        except ReplicaError as error:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._copy(thread_id)
+        except (ReplicaError, TimeoutError) as error:
             self._late.add(thread_id)
-            _LOG.warning("thread %s: its change is not in the thread map yet: %s", thread_id, error)
-        else:
-            self._late.discard(thread_id)
+            _LOG.warning("thread %s: its change is not in the thread map yet: %s", thread_id, str(error) or "no answer")
+            return False
+        self._late.discard(thread_id)
+        return True
 
     async def retry(self) -> None:
-        """Copy what could not be copied before."""
+        """Copy what could not be copied before, until that fails again."""
         for thread_id in list(self._late):
-            await self.mirror(thread_id)
+            if not await self.mirror(thread_id):
+                return
 
     async def _copy(self, thread_id: str) -> None:
         head = await self._registry.get_thread_head(thread_id)

@@ -67,8 +67,7 @@ class Sweeper:
     async def _close(self, unclosed: Unclosed) -> None:
         _LOG.warning("run %s ended here for its replica (%s)", unclosed.run_id, unclosed.status)
         self.counts.orphans += unclosed.orphaned
-        if unclosed.orphaned:
-            await self.place.moved(unclosed.thread_id, unclosed.next)
+        await self.place.moved(unclosed.thread_id, unclosed.next)
         reason = rules.end_reason(unclosed.status, orphaned=unclosed.orphaned)
         await self.place.close_stream(unclosed.run_id, unclosed.error, reason)
 
