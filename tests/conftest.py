@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fresh_places import fresh_prefix, fresh_schema
 from threads_left import NewThreads, new_threads_since_now
 
 # One example more or less slow says nothing about the code; in CI the same examples run every time.
@@ -97,25 +98,15 @@ def mongo_database(mongo_url: str) -> Iterator[str]:
 @pytest.fixture
 def postgres_schema(postgres_dsn: str) -> Iterator[str]:
     """The name of a new, empty schema; dropped after the test."""
-    import psycopg
-
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute(f'CREATE SCHEMA "{name}"'.encode())
+    with fresh_schema(postgres_dsn) as name:
         yield name
-        connection.execute(f'DROP SCHEMA "{name}" CASCADE'.encode())
 
 
 @pytest.fixture
 def key_prefix(redis_url: str) -> Iterator[str]:
     """A prefix that no other test uses; its keys are removed after the test."""
-    import redis
-
-    prefix = f"test:{uuid.uuid4().hex[:12]}"
-    yield prefix
-    with redis.Redis.from_url(redis_url) as client:
-        for key in client.scan_iter(match=f"{prefix}*", count=1000):
-            client.delete(key)
+    with fresh_prefix(redis_url) as prefix:
+        yield prefix
 
 
 @pytest.fixture

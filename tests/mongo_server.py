@@ -5,29 +5,24 @@ Run as a script, it builds the server and says where it is, or why it cannot.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from building import CACHE as CACHES
+from building import CannotBuildError, alone, run_tool, version_of
+
+__all__ = ["CannotBuildError", "FerretDB", "program"]
+
 SOURCES = Path(__file__).with_name("ferretdb")
-CACHE = Path(__file__).parents[1] / ".cache" / "ferretdb"
+CACHE = CACHES / "ferretdb"
 _DOWNLOAD_SECONDS = 90.0
 _BUILD_SECONDS = 400.0
 _END_SECONDS = 10.0
-
-
-class CannotBuildError(Exception):
-    """No Go, or no way to the modules: the text says which."""
 
 
 class FerretDB:
@@ -87,21 +82,16 @@ def program() -> Path:
 
     Raises `CannotBuildError`.
     """
-    built = CACHE / _version() / "ferretdb"
+    built = CACHE / version_of(SOURCES.iterdir()) / "ferretdb"
     if built.exists():
         return built
     if shutil.which("go") is None:
         raise CannotBuildError("no MONGO_URL and no Go to build FerretDB")
     built.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(CACHE / "lock"):
+    with alone(CACHE / "lock"):
         if not built.exists():
             _build(built)
     return built
-
-
-def _version() -> str:
-    content = [source.read_bytes() for source in sorted(SOURCES.iterdir())]
-    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
 
 
 def _build(built: Path) -> None:
@@ -113,32 +103,8 @@ def _build(built: Path) -> None:
 
 
 def _go(*arguments: str, seconds: float) -> None:
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
-    process = subprocess.Popen(
-        ["go", *arguments],
-        cwd=SOURCES,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the compilers and linkers too
-        process.communicate()
-        raise CannotBuildError(f"FerretDB: `go {arguments[0]}` took more than {seconds:g} s") from None
-    if process.returncode:
-        raise CannotBuildError(f"FerretDB: `go {arguments[0]}` failed: {' '.join(errors.split())[-300:]}")
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    environment = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+    run_tool("FerretDB", "go", *arguments, cwd=SOURCES, environment=environment, seconds=seconds)
 
 
 if __name__ == "__main__":

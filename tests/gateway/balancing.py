@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 Address = tuple[str, int]
 
 
+def address_of(url: str) -> Address:
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 0)
+
+
 class BalancingProxy:
-    """Hands each new connection to the next upstream that accepts it.
+    """Hands each new connection to the next of `upstreams` that accepts it; the list may change while it runs.
 
     `cut_after()` is asked for each connection: how many bytes of the answers may pass before both sides are reset;
-    None: all of them. `cuts` counts those resets, `served` the connections of each upstream.
+    None: all of them. `cuts` counts those resets, `served` the connections of each upstream. `one_request_each` tells
+    the upstream to close after its answer, so that the next request goes to the next one; but not to a request for a
+    stream: Node takes the reset of such a connection for the end of the answer.
     """
 
-    def __init__(self, upstreams: Sequence[Address], cut_after: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        upstreams: Iterable[Address],
+        cut_after: Callable[[], int | None] = lambda: None,
+        *,
+        one_request_each: bool = False,
+    ) -> None:
+        self.upstreams = list(upstreams)
         self.cut_after = cut_after
         self.cuts = 0
-        self.served: dict[Address, int] = dict.fromkeys(upstreams, 0)
-        self._next_upstream = itertools.cycle(upstreams)
+        self.served: Counter[Address] = Counter()
+        self._turns = itertools.count()
+        self._one_request_each = one_request_each
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -53,7 +70,7 @@ class BalancingProxy:
         pair = {writer, upstream[1]}
         self._open |= pair
         pumps = [
-            asyncio.ensure_future(_pump(reader, upstream[1])),
+            asyncio.ensure_future(self._requests(reader, upstream[1])),
             asyncio.ensure_future(self._answers(upstream[0], writer)),
         ]
         try:
@@ -67,12 +84,23 @@ class BalancingProxy:
             self._open -= pair
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for upstream in itertools.islice(self._next_upstream, len(self.served)):
+        for _ in range(len(self.upstreams)):
+            upstream = self.upstreams[next(self._turns) % len(self.upstreams)]
             with suppress(OSError):
                 connection = await asyncio.open_connection(*upstream)
                 self.served[upstream] += 1
                 return connection
         return None
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.read(65536)
+        if self._one_request_each and b"/stream" not in head.partition(b"\r\n")[0]:
+            head = head.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+        writer.write(head)
+        await writer.drain()
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left = self.cut_after()
@@ -85,9 +113,3 @@ class BalancingProxy:
                     side.transport.abort()
                 return
         writer.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()

@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from deerflow_replica import AppConfig
-from deerflow_replica.gateway import create_app
-from deerflow_replica.replica import open_replica
-from gateway.balancing import Address, BalancingProxy
-from gateway.graphs import asking_graph, counting_graph
-from gateway.serving import Clients, by_header, served
+from gateway.balancing import BalancingProxy, address_of
+from gateway.replicas import local_replica, two_replicas
+from gateway.serving import Clients
 from proxy import cutting_proxy
-from waiting import eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
-
-TESTS = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def shared(postgres_dsn: str, postgres_schema: str, redis_url: str, key_prefix: str) -> dict[str, Any]:
-    """The configuration of every replica of one deployment."""
-    return {
-        "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
-        "stream_bridge": {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix, "queue_maxsize": 10_000},
-    }
-
-
-@asynccontextmanager
-async def _two_replicas(shared: dict[str, Any]) -> AsyncIterator[list[str]]:
-    """The URLs of two replicas that share everything but this process's memory of them."""
-    async with AsyncExitStack() as stack:
-        urls = []
-        for _ in range(2):
-            replica = await stack.enter_async_context(open_replica(AppConfig.from_mapping(shared)))
-            graphs = {"agent": counting_graph(), "asking": asking_graph()}
-            urls.append(await stack.enter_async_context(served(create_app(replica, graphs, authenticate=by_header))))
-        yield urls
-
-
-def _address(url: str) -> Address:
-    parts = urlsplit(url)
-    return str(parts.hostname), int(parts.port or 0)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's own reconnecting, without its pauses of seconds."""
-    if hasattr(sys.modules.get("langgraph_sdk._async.http"), "_reconnect_delay"):  # older clients do not pause
-        path = "langgraph_sdk._async.http._reconnect_delay"
-        monkeypatch.setattr(path, lambda attempt, *, base, cap: 0.01)
 
 
 def _client_counts_cuts_anew() -> bool:
@@ -75,12 +29,12 @@ def _client_counts_cuts_anew() -> bool:
 @pytest.mark.usefixtures("impatient")
 async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: dict[str, Any], sdk: Clients) -> None:
     random_bytes = random.Random(7)
-    async with _two_replicas(shared) as urls:
+    async with two_replicas(shared) as urls:
         # The answer's head has about 600 bytes: what is cut before it cannot be resumed by anyone.
-        shortest, longest, least_cuts = (900, 6000, 20) if _client_counts_cuts_anew() else (9000, 12000, 4)
-        proxy = BalancingProxy([_address(url) for url in urls], lambda: random_bytes.randrange(shortest, longest))
+        shortest, longest = (900, 6000) if _client_counts_cuts_anew() else (9000, 12000)
+        proxy = BalancingProxy(map(address_of, urls), lambda: random_bytes.randrange(shortest, longest))
         async with proxy.running():
-            for _ in range(4):
+            while proxy.cuts < 50:
                 client = sdk(proxy.url, "alice")  # new connections: one of before may be cut within the next head
                 thread = await sdk(urls[0], "alice").threads.create()
                 numbers, ids = [], []
@@ -92,14 +46,14 @@ async def test_the_client_gets_every_event_once_however_often_it_is_cut(shared: 
                         numbers.append(part.data["n"])
                 assert numbers == list(range(400))
                 assert len(set(ids)) == len(ids) == 401
-    assert proxy.cuts > least_cuts
-    assert all(count > least_cuts / 4 for count in proxy.served.values())
+    assert len(proxy.served) == 2
+    assert all(count > 20 for count in proxy.served.values())
 
 
 async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict[str, Any], sdk: Clients) -> None:
     """As it comes, with its own pauses."""
-    async with _two_replicas(shared) as urls:
-        proxy = BalancingProxy([_address(url) for url in urls])
+    async with two_replicas(shared) as urls:
+        proxy = BalancingProxy(map(address_of, urls))
         async with proxy.running():
             client = sdk(proxy.url, "alice")
             thread = await client.threads.create()
@@ -117,7 +71,7 @@ async def test_the_client_reconnects_by_itself_at_the_other_replica(shared: dict
 @pytest.mark.usefixtures("impatient")
 async def test_replay_meets_live_without_a_seam(shared: dict[str, Any], sdk: Clients) -> None:
     """Many joins at every moment of a run at full speed, at both replicas."""
-    async with _two_replicas(shared) as urls:
+    async with two_replicas(shared) as urls:
         owner, other = (sdk(url, "alice") for url in urls)
         thread = await owner.threads.create()
         thread_id = thread["thread_id"]
@@ -137,7 +91,7 @@ async def test_replay_meets_live_without_a_seam(shared: dict[str, Any], sdk: Cli
 
 
 async def test_a_run_is_seen_joined_and_cancelled_at_the_other_replica(shared: dict[str, Any], sdk: Clients) -> None:
-    async with _two_replicas(shared) as urls:
+    async with two_replicas(shared) as urls:
         owner, other = (sdk(url, "alice") for url in urls)
         thread_id = (await owner.threads.create())["thread_id"]
         quick = await owner.runs.create(thread_id, "agent", input={"count": 3})
@@ -166,9 +120,7 @@ async def test_a_stream_outlasts_a_stream_server_that_is_away_for_a_while(
             "stream_bridge": {**shared["stream_bridge"], "redis_url": redis.url},
             "gateway": {"heartbeat_interval_seconds": 0.2},
         }
-        replica = await stack.enter_async_context(open_replica(AppConfig.from_mapping(config)))
-        app = create_app(replica, {"agent": counting_graph()}, authenticate=by_header)
-        url = await stack.enter_async_context(served(app))
+        _, url = await stack.enter_async_context(local_replica(config))
         client = sdk(url, "alice")
         thread_id = (await client.threads.create())["thread_id"]
         numbers = []
@@ -192,7 +144,7 @@ async def _first_bytes(url: str) -> bytes:
 
 
 async def test_a_thread_is_created_by_one_of_many(shared: dict[str, Any]) -> None:
-    async with _two_replicas(shared) as urls, httpx.AsyncClient() as client:
+    async with two_replicas(shared) as urls, httpx.AsyncClient() as client:
         thread_id = str(uuid4())
         answers = await asyncio.gather(
             *(
@@ -203,111 +155,20 @@ async def test_a_thread_is_created_by_one_of_many(shared: dict[str, Any]) -> Non
     assert sorted(answer.status_code for answer in answers) == [200, *[409] * 19]
 
 
-@asynccontextmanager
-async def _two_processes(config: dict[str, Any]) -> AsyncIterator[list[tuple[asyncio.subprocess.Process, Address]]]:
-    """Two replicas, each a process of its own, and where they listen."""
-    processes = [await _begun(config) for _ in range(2)]
-    try:
-        yield [(process, await _listening(process)) for process in processes]
-    finally:
-        for process in processes:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
-
-
-async def _begun(config: dict[str, Any]) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway.server_process",
-        json.dumps(config),
-        cwd=TESTS,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-        stdout=asyncio.subprocess.PIPE,
-    )
-
-
-async def _listening(process: asyncio.subprocess.Process) -> Address:
-    assert process.stdout is not None
-    port = int(await asyncio.wait_for(process.stdout.readline(), 30))
-    await eventually(lambda: _is_up(port), timeout=30)
-    return "127.0.0.1", port
-
-
-async def _is_up(port: int) -> Any:
-    async with httpx.AsyncClient(timeout=5) as client:
-        try:
-            return (await client.get(f"http://127.0.0.1:{port}/ready")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-
-# The stream is ended by its readers before the run's lease has lapsed: it has no error event then.
-READERS_FIRST = {"stream_bridge": {"lease_seconds": 1, "check_interval_seconds": 0.5}}
-
-
-@pytest.mark.parametrize(
-    ("settings", "limit", "stored"),
-    [
-        pytest.param({}, 15.0, True, id="defaults"),
-        pytest.param({"gateway": {"lease_seconds": 3}}, 5.0, True, id="short lease"),
-        pytest.param(
-            {"stream_bridge": {"lease_seconds": 1, "check_interval_seconds": 0.5}}, 15.0, False, id="stream first"
-        ),
-    ],
-)
-async def test_the_run_of_a_killed_replica_ends_with_an_error(
-    shared: dict[str, Any], sdk: Clients, settings: dict[str, Any], limit: float, stored: bool
-) -> None:
-    config = {**shared, **settings, "stream_bridge": {**shared["stream_bridge"], **settings.get("stream_bridge", {})}}
-    async with _two_processes(config) as [(doomed, first), (_, second)], BalancingProxy([first, second]).running() as p:
-        client = sdk(p.url, "alice")
-        thread_id = (await client.threads.create())["thread_id"]
-        owner = sdk(f"http://{first[0]}:{first[1]}", "alice")
-        long = {"count": 10_000, "pause": 0.02}
-        run = await owner.runs.create(thread_id, "agent", input=long, stream_mode="custom")
-        numbers, ids, errors, killed = [], [], [], 0.0
-        async for part in client.runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
-            ids.append(part.id)
-            if part.event == "custom":
-                numbers.append(part.data["n"])
-            if part.event == "error":
-                errors.append(part.data)
-            if len(numbers) == 30 and not killed:
-                doomed.kill()
-                killed = time.monotonic()
-        seconds = time.monotonic() - killed
-        assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "error"
-        assert (await client.runs.join(thread_id, run["run_id"]))["__error__"] == errors[0]
-        assert (await client.threads.get(thread_id))["status"] == "error"
-        after = await client.runs.wait(thread_id, "agent", input={"count": 2})
-    assert numbers == list(range(len(numbers)))
-    assert [error["error"] for error in errors] == ["RunOrphaned"]
-    assert (ids[-1] not in (ids[-2], None, "")) is stored, (
-        "a frame that is not in the stream has no id, one that is has its own"
-    )
-    assert seconds < limit
-    assert after["total"] == 2  # type: ignore[call-overload]  # the SDK types values as a list too
-
-
 async def test_a_replica_that_drains_sends_its_readers_on(shared: dict[str, Any], sdk: Clients) -> None:
     async with AsyncExitStack() as stack:
-        apps, urls = [], []
-        for _ in range(2):
-            replica = await stack.enter_async_context(open_replica(AppConfig.from_mapping(shared)))
-            apps.append(create_app(replica, {"agent": counting_graph()}, authenticate=by_header))
-            urls.append(await stack.enter_async_context(served(apps[-1])))
+        replicas = [await stack.enter_async_context(local_replica(shared)) for _ in range(2)]
+        urls = [replica.url for replica in replicas]
         executing, leaving = (sdk(url, "alice") for url in urls)
         thread_id = (await executing.threads.create())["thread_id"]
         run = await executing.runs.create(thread_id, "agent", input={"count": 100, "pause": 0.03}, stream_mode="custom")
-        proxy = await stack.enter_async_context(BalancingProxy([_address(urls[1]), _address(urls[0])]).running())
+        proxy = await stack.enter_async_context(BalancingProxy(map(address_of, reversed(urls))).running())
         numbers = []
         async for part in sdk(proxy.url, "alice").runs.join_stream(thread_id, run["run_id"], last_event_id="-1"):
             if part.event == "custom":
                 numbers.append(part.data["n"])
             if len(numbers) == 20:
-                await apps[1].state.gateway.drain()
+                await replicas[1].app.state.gateway.drain()
         assert numbers == list(range(100))
         async with httpx.AsyncClient(base_url=urls[1], headers={"x-user": "alice"}) as client:
             assert (await client.get("/ready")).status_code == 503
