@@ -174,6 +174,20 @@ def test_replicas_with_private_parts_are_refused_with_every_key(local_config: Pa
     assert [line.split(":")[0] for line in stderr.splitlines()] == ["stream_bridge.type", "database.backend"]
 
 
+@pytest.mark.parametrize("section", ["checkpointer", "store", "user_thread_mapping", "model_feedback"])
+def test_replicas_with_one_private_part_are_refused_with_its_key(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "config.yaml"
+    sections = {
+        "database": {"backend": "postgres", "postgres_url": "postgresql://127.0.0.1:1/x"},
+        "stream_bridge": {"type": "redis", "redis_url": "redis://127.0.0.1:1/0"},
+        section: {"type": "memory"},
+    }
+    path.write_text(yaml.safe_dump(sections))
+    code, stderr = refused("--graph", "served:make_echo", "--config", str(path), "--replicas", "2")
+    assert code == 2
+    assert stderr == f"{section}.type: memory lives in one process\n"
+
+
 def test_a_port_in_use_is_named(local_config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

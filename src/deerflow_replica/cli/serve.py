@@ -14,6 +14,8 @@ from ..config import AppConfig
 from ..errors import ConfigError, MissingExtraError, ReplicaError
 from .loading import fail, load_config, load_graphs, load_hook
 
+_SECTIONS = ("checkpointer", "store", "user_thread_mapping", "model_feedback")
+
 
 class LogLevel(StrEnum):
     CRITICAL = "critical"
@@ -79,8 +81,14 @@ def _require_shared_parts(config: AppConfig) -> None:
         private.append("stream_bridge.type: memory lives in one process; several replicas need redis")
     if config.database.backend != "postgres":
         private.append(f"database.backend: {config.database.backend} is local; several replicas need postgres")
+    if config.database.backend != "memory":  # what names no type of its own follows that
+        private += [f"{name}.type: memory lives in one process" for name in _SECTIONS if _is_in_memory(config, name)]
     if private:
         fail("\n".join(private))
+
+
+def _is_in_memory(config: AppConfig, section: str) -> bool:
+    return getattr(getattr(config, section), "type", None) == "memory"
 
 
 def _listener(host: str, port: int) -> socket.socket:
