@@ -81,6 +81,7 @@ async def serve_replica(
 
     Raises what `open_replica` raises, before anything is served.
     """
+    cut_deaf_clients(listener, config.gateway.send_timeout_seconds)
     async with open_replica(deep_stream(config)) as replica:
         app = create_app(replica, graphs, authenticate=authenticate)
         settings = uvicorn.Config(
@@ -93,6 +94,14 @@ async def serve_replica(
         )
         logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
         await ReplicaServer(settings, app.state.gateway, lifeline).serve(sockets=[listener])
+
+
+def cut_deaf_clients(listener: socket.socket, seconds: float) -> None:
+    """A connection whose client accepts nothing ends after that time, where the system can do it: a closed one still
+    waits for what it holds to be sent, for ever if nobody takes it.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def _is_no_cut(record: logging.LogRecord) -> bool:
