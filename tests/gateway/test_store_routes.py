@@ -200,6 +200,11 @@ async def test_without_authenticate_namespaces_are_as_they_are(shared: Any, stor
 # What is refused
 
 
+@pytest.fixture
+def plain(replica: Replica) -> Any:
+    return create_app(replica, {}, authenticate=by_header)
+
+
 @pytest.mark.parametrize("user", ["u", None])
 @pytest.mark.parametrize(
     ("namespace", "status"),
@@ -217,8 +222,8 @@ async def test_without_authenticate_namespaces_are_as_they_are(shared: Any, stor
     ],
     ids=str,
 )
-async def test_a_namespace_that_cannot_be(kept: Replica, user: str | None, namespace: Any, status: int) -> None:
-    app = create_app(kept, {}, authenticate=by_header if user else None)
+async def test_a_namespace_that_cannot_be(replica: Replica, user: str | None, namespace: Any, status: int) -> None:
+    app = create_app(replica, {}, authenticate=by_header if user else None)
     place = {"namespace": namespace, "key": "k"}
     async with in_process(app, user) as client:
         answer = await client.put("/store/items", json={**place, "value": {}})
@@ -230,8 +235,8 @@ async def test_a_namespace_that_cannot_be(kept: Replica, user: str | None, names
 
 
 @pytest.mark.parametrize(("namespace", "status"), [("", 400), ("a..b", 422), (".", 422), (".a", 422), (None, 422)])
-async def test_a_namespace_in_a_query_that_cannot_be(app: Any, namespace: str | None, status: int) -> None:
-    async with in_process(app, "u") as client:
+async def test_a_namespace_in_a_query_that_cannot_be(plain: Any, namespace: str | None, status: int) -> None:
+    async with in_process(plain, "u") as client:
         query = {"key": "k"} if namespace is None else {"key": "k", "namespace": namespace}
         answer = await client.get("/store/items", params=query)
         assert answer.status_code == status, answer.text
@@ -257,8 +262,8 @@ async def test_a_namespace_in_a_query_that_cannot_be(app: Any, namespace: str | 
     ],
     ids=str,
 )
-async def test_an_item_that_cannot_be(app: Any, wrong: dict[str, Any]) -> None:
-    async with in_process(app, "u") as client:
+async def test_an_item_that_cannot_be(plain: Any, wrong: dict[str, Any]) -> None:
+    async with in_process(plain, "u") as client:
         answer = await client.put("/store/items", json={"namespace": ["a"], "key": "k", "value": {}, **wrong})
         assert answer.status_code == 422, answer.text
         assert (await client.post("/store/items/search", json={})).json() == {"items": []}
@@ -277,16 +282,19 @@ async def test_an_item_that_cannot_be(app: Any, wrong: dict[str, Any]) -> None:
         ("items/search", {"query": 7}),
         ("items/search", {"query": "\0"}),
         ("items/search", {"refresh_ttl": "yes"}),
+        ("items/search", {"filter": {"n": {"$in": list(range(5001))}}}),
+        ("items/search", {"filter": {str(number): 1 for number in range(5001)}}),
         ("namespaces", {"prefix": ["a.b"]}),
         ("namespaces", {"suffix": [""]}),
         ("namespaces", {"max_depth": 0}),
+        ("namespaces", {"suffix": ["*"] * 513}),
         ("namespaces", {"limit": 1001}),
         ("namespaces", {"offset": "1"}),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
-async def test_a_search_that_cannot_be(app: Any, path: str, wrong: dict[str, Any]) -> None:
-    async with in_process(app, "u") as client:
+async def test_a_search_that_cannot_be(plain: Any, path: str, wrong: dict[str, Any]) -> None:
+    async with in_process(plain, "u") as client:
         await client.put("/store/items", json={"namespace": ["a"], "key": "k", "value": {"n": 1}})
         answer = await client.post(f"/store/{path}", json=wrong)
         assert answer.status_code == 422, answer.text

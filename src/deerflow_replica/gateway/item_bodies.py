@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from .bodies import Body, Document, Limit, Offset, Positive, Text
+
+_MOST_PARTS = 5000  # of one filter, which is one statement: a database plans more of them for seconds
+_MOST_LABELS = 512  # no namespace has more
 
 
 def _label(text: str) -> str:
@@ -15,7 +18,19 @@ def _label(text: str) -> str:
     return text
 
 
+def _parts(filter: Any) -> int:
+    inside = filter.values() if isinstance(filter, dict) else filter if isinstance(filter, list) else ()
+    return 1 + sum(map(_parts, inside))
+
+
+def _within_reason(filter: Document) -> Document:
+    if _parts(filter) > _MOST_PARTS:
+        raise ValueError(f"has more than {_MOST_PARTS} parts")
+    return filter
+
+
 Namespace = list[Annotated[str, AfterValidator(_label)]]
+Pattern = Annotated[Namespace, Field(max_length=_MOST_LABELS)]
 Minutes = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NAMESPACE: TypeAdapter[list[str]] = TypeAdapter(Namespace)
 
@@ -35,7 +50,7 @@ class PutItem(ItemPlace):
 
 class SearchItems(Body):
     namespace_prefix: Namespace | None = None
-    filter: Document | None = None
+    filter: Annotated[Document, AfterValidator(_within_reason)] | None = None
     limit: Limit = 10
     offset: Offset = 0
     query: Text | None = None
@@ -45,8 +60,8 @@ class SearchItems(Body):
 class ListNamespaces(Body):
     """`*` in `prefix` and `suffix` stands for any label."""
 
-    prefix: Namespace | None = None
-    suffix: Namespace | None = None
+    prefix: Pattern | None = None
+    suffix: Pattern | None = None
     max_depth: Positive | None = None
     limit: Limit = 100
     offset: Offset = 0

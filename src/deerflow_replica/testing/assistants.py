@@ -157,7 +157,7 @@ class AssistantsContract(Contract):
         await self.create(assistants, "b", graph_id="other", name="STRASSE 2", metadata={"n": True})
         await self.create(assistants, "c", name="ÄRGER", metadata={"n": None})
         order = {"sort_by": "assistant_id", "sort_order": "asc"}
-        for wanted, ids in (
+        searches: list[tuple[dict[str, Any], list[str]]] = [
             ({}, ["a", "b", "c"]),
             ({"graph_id": "agent"}, ["a", "c"]),
             ({"graph_id": "agen"}, []),
@@ -169,7 +169,8 @@ class AssistantsContract(Contract):
             ({"metadata": {"n": True}}, ["b"]),
             ({"metadata": {"n": None}}, ["c"]),
             ({"metadata": {"n": 1}, "graph_id": "other"}, []),
-        ):
+        ]
+        for wanted, ids in searches:
             assert await self.found(assistants, order, **wanted) == ids, wanted
             assert await assistants.count(AssistantFilter(**wanted)) == len(ids)
 
@@ -177,7 +178,8 @@ class AssistantsContract(Contract):
     async def test_texts_are_only_texts(self, assistants: Assistants, hostile: str) -> None:
         await self.create(assistants, "plain")
         await self.create(assistants, "a", graph_id=hostile, name=f"x{hostile}y", metadata={hostile: hostile})
-        for wanted in ({"graph_id": hostile}, {"name": hostile}, {"metadata": {hostile: hostile}}):
+        searches: list[dict[str, Any]] = [{"graph_id": hostile}, {"name": hostile}, {"metadata": {hostile: hostile}}]
+        for wanted in searches:
             assert await self.found(assistants, **wanted) == ["a"]
 
     @pytest.mark.parametrize("sort_by", ["assistant_id", "graph_id", "name", "created_at", "updated_at"])
@@ -231,7 +233,13 @@ class AssistantsContract(Contract):
 
     async def test_a_change_that_cannot_be_kept_is_refused(self, assistants: Assistants) -> None:
         row = await self.create(assistants, "a")
-        for changes in ({"name": ""}, {"graph_id": "\0"}, {"description": "\0"}, {"metadata": {"\0": 1}}):
+        wrong: list[dict[str, Any]] = [
+            {"name": ""},
+            {"graph_id": "\0"},
+            {"description": "\0"},
+            {"metadata": {"\0": 1}},
+        ]
+        for changes in wrong:
             with pytest.raises(ValueError, match=next(iter(changes))):
                 await assistants.update("a", AssistantChanges(**changes), user_id=None)
         assert await assistants.get("a", user_id=None) == row
