@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -18,64 +14,11 @@ import pytest
 from deerflow_replica.config import AppConfig
 from deerflow_replica.replica import Replica, open_replica
 from deerflow_replica.stream import END_SENTINEL, StreamEvent
+from replicas.processes import Settings, everything, ticked, worker
 from replicas.worker import ticking
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
-
-WORKER = Path(__file__).with_name("worker.py")
-Settings = dict[str, Any]
-
-
-@pytest.fixture
-def settings(postgres_dsn: str, postgres_schema: str, redis_url: str, key_prefix: str, tmp_path: Path) -> Settings:
-    return {
-        "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
-        "stream_bridge": {
-            "type": "redis", "redis_url": redis_url, "key_prefix": key_prefix, "queue_maxsize": 100_000
-        },
-        "memory": {"backend_config": {"storage_path": str(tmp_path)}},
-        "gateway": {"lease_seconds": 2.0},
-        "replica": {"shutdown_grace_seconds": 0},
-    }  # fmt: skip
-
-
-@pytest.fixture
-async def replica(settings: Settings) -> AsyncIterator[Replica]:
-    async with open_replica(AppConfig.from_mapping(settings)) as replica:
-        yield replica
-
-
-@asynccontextmanager
-async def worker(settings: Settings, *, until: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A replica that executes a run of thread `t`; the process and the run's id."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(WORKER), json.dumps(settings), "t", str(until),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        run_id = (await process.stdout.readline()).decode().strip()
-        assert run_id
-        yield process, run_id
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def ticked(replica: Replica, run_id: str, number: int) -> None:
-    async for item in replica.bridge.subscribe(run_id):
-        if isinstance(item, StreamEvent) and item.data == {"tick": number}:
-            return
-    raise AssertionError("the run ended too early")
-
-
-async def everything(replica: Replica, run_id: str) -> list[StreamEvent]:
-    items = [item async for item in replica.bridge.subscribe(run_id, last_event_id="0-0")]
-    assert items.pop() is END_SENTINEL
-    assert all(isinstance(item, StreamEvent) for item in items)
-    return items  # type: ignore[return-value]  # no gap is among them
 
 
 async def test_run_of_one_replica_is_read_on_another(settings: Settings, replica: Replica) -> None:

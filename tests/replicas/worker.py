@@ -12,6 +12,7 @@ from langgraph.graph import START, StateGraph
 
 from deerflow_replica.config import AppConfig
 from deerflow_replica.replica import open_replica
+from deerflow_replica.runs.request import RunRequest, opened
 
 
 class State(TypedDict, total=False):
@@ -36,7 +37,22 @@ def ticking(**options: Any) -> Any:
     return builder.compile(**options)
 
 
-async def main(config: AppConfig, thread_id: str, until: int) -> None:
+def queued(graph: Any, run_id: str, thread_id: str, until: int) -> RunRequest:
+    """A run as a gateway asks for it: any replica that knows the assistant may execute it."""
+    return RunRequest(
+        open_graph=opened(graph),
+        input={"ticks": 0, "until": until},
+        thread_id=thread_id,
+        run_id=run_id,
+        assistant_id="ticking",
+        stream_mode="custom",
+        config={"configurable": {"thread_id": thread_id, "run_id": run_id}},
+        kwargs={"until": until},
+    )
+
+
+async def main(config: AppConfig, thread_id: str, until: int, waiting: int = 0) -> None:
+    """Says the id of its run once `waiting` more wait behind it, `q0` and so on, and later its status."""
     async with open_replica(config) as replica:
         run = await replica.start_run(
             ticking(checkpointer=replica.checkpointer),
@@ -46,6 +62,8 @@ async def main(config: AppConfig, thread_id: str, until: int) -> None:
             stream_mode="custom",
             config={"recursion_limit": 1_000_000},
         )
+        for number in range(waiting):
+            await replica._manager.start(queued(ticking(checkpointer=replica.checkpointer), f"q{number}", thread_id, 3))
         sys.stdout.write(f"{run.run_id}\n")
         sys.stdout.flush()
         sys.stdout.write(f"{await run.wait()}\n")
@@ -54,4 +72,4 @@ async def main(config: AppConfig, thread_id: str, until: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(AppConfig.from_mapping(json.loads(sys.argv[1])), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(AppConfig.from_mapping(json.loads(sys.argv[1])), sys.argv[2], *map(int, sys.argv[3:])))
