@@ -133,8 +133,7 @@ async def _fitting(replica: Replica, records: Sequence[ThreadRecord], wanted: Fi
 async def _rows(replica: Replica, records: Sequence[ThreadRecord]) -> list[ThreadRow]:
     """What the user sees of each."""
     ids = [record.thread_id for record in records]
-    found = await replica.runs.search_threads(ids=ids, limit=_MOST) if ids else ()
-    rows = {row.thread_id: row for row in found}
+    rows = {row.thread_id: row for row in await replica.runs.get_threads(ids)}
     return [shown_row(rows.get(record.thread_id), record) or row_of(record) for record in records]
 
 

@@ -34,6 +34,15 @@ class ThreadRowContract(RunRegistryFixtures):
         with pytest.raises(ValueError, match="status"):
             await registry.unfinished(user_id="u", status="success")
 
+    async def test_many_threads_are_read_at_once(self, registry: RunRegistry) -> None:
+        assert await registry.get_threads([]) == ()
+        for thread_id in ("t1", "t2", "t3"):
+            await registry.create_thread(thread_id, user_id="u", hidden=thread_id == "t2")
+        found = await registry.get_threads(["t3", "t2", "unknown", "t1", "t3"])
+        assert sorted(row.thread_id for row in found) == ["t1", "t3"]
+        assert await registry.get_thread("t1") in found
+
+    @pytest.mark.anyio
     async def test_head_of_a_thread_is_what_its_row_says(self, registry: RunRegistry) -> None:
         assert await registry.get_thread_head("t") is None
         await admit(registry, "r1", user_id="u", hidden=True, thread_metadata={"a": {"b": 1}})

@@ -183,6 +183,10 @@ class RunRegistry(ABC):
     async def get_thread(self, thread_id: str) -> ThreadRow | None: ...
 
     @abstractmethod
+    async def get_threads(self, thread_ids: Sequence[str]) -> tuple[ThreadRow, ...]:
+        """Those of these that are there and not hidden, in any order, at a cost that other threads do not raise."""
+
+    @abstractmethod
     async def get_thread_head(self, thread_id: str) -> ThreadHead | None: ...
 
     async def update_thread(

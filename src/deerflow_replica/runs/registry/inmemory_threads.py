@@ -56,6 +56,11 @@ class InMemoryThreads(RunRegistry):
         self._check_open()
         return self._threads.get(thread_id)
 
+    async def get_threads(self, thread_ids: Sequence[str]) -> tuple[ThreadRow, ...]:
+        self._check_open()
+        found = (self._threads.get(thread_id) for thread_id in dict.fromkeys(thread_ids))
+        return tuple(row for row in found if row is not None and not row.hidden)
+
     async def get_thread_head(self, thread_id: str) -> ThreadHead | None:
         row = await self.get_thread(thread_id)
         if row is None:

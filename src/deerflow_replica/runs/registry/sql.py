@@ -113,6 +113,10 @@ class SqlRunRegistry(RunRegistry):
         rows = await self._rows("get_thread", thread_id=thread_id)
         return thread(rows[0]) if rows else None
 
+    async def get_threads(self, thread_ids: Sequence[str]) -> tuple[ThreadRow, ...]:
+        rows = await self._rows("get_threads", ids=[*thread_ids]) if thread_ids else ()
+        return tuple(thread(row) for row in rows)
+
     async def get_thread_head(self, thread_id: str) -> ThreadHead | None:
         rows = await self._rows("get_thread_head", thread_id=thread_id)
         return head(rows[0]) if rows else None

@@ -212,6 +212,9 @@ RETURNING *
 -- name: get_thread
 SELECT * FROM {threads} WHERE thread_id = %(thread_id)s
 
+-- name: get_threads
+SELECT * FROM {threads} WHERE thread_id = ANY(%(ids)s::text[]) AND NOT hidden
+
 -- name: get_thread_head
 SELECT thread_id, user_id, status, hidden, metadata FROM {threads} WHERE thread_id = %(thread_id)s
 

@@ -215,6 +215,9 @@ RETURNING *
 -- name: get_thread
 SELECT * FROM {threads} WHERE thread_id = :thread_id
 
+-- name: get_threads
+SELECT * FROM {threads} WHERE thread_id IN (SELECT value FROM json_each(:ids)) AND NOT hidden
+
 -- name: get_thread_head
 SELECT thread_id, user_id, status, hidden, metadata FROM {threads} WHERE thread_id = :thread_id
 
