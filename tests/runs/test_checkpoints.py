@@ -202,7 +202,7 @@ async def test_a_saver_that_is_not_known_gets_the_state_before_on_top(caplog: py
         after = await graph.aget_state(at("t"))
         assert (after.values, after.next) == (before.values, before.next)
         assert after.config != before.config
-    assert "a FencedPlainSaver cannot delete the checkpoints of run r2" in caplog.text
+    assert "a PlainSaver cannot delete the checkpoints of run r2" in caplog.text
 
 
 async def test_a_saver_that_is_not_known_is_copied_through_its_own_methods() -> None:

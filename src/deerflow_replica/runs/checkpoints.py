@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.base.id import uuid6
 
-from .footprint import Footprint, Found
+from .fencing import footprint_of, no_more_writes, unfenced
+from .footprint import Found
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -39,16 +40,15 @@ async def delete_run_checkpoints(saver: Saver, thread_id: str, run_id: str, *, b
     saver: it remembers what the run wrote to checkpoints of earlier runs. A saver that cannot delete gets a copy of
     the checkpoint `before` on top: the state is right, the history longer. `StoreUnavailableError`: try again.
     """
-    footprint = getattr(saver, "footprint", None)
-    touched = footprint.touched if isinstance(footprint, Footprint) else []
-    tables = _tables_of(saver)
+    await no_more_writes(saver)
+    touched, tables = footprint_of(saver).touched, _tables_of(saver)
     if _implements(saver, "adelete_for_runs"):
         await saver.adelete_for_runs([run_id])
     elif tables is None:
-        return await _put_on_top(saver, thread_id, run_id, before)
+        return await _put_on_top(unfenced(saver), thread_id, run_id, before)
     if tables is not None:
         await tables.delete_run(thread_id, run_id, touched)
-    await _put_back(saver, thread_id, touched)
+    await _put_back(unfenced(saver), thread_id, touched)
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ReplicaError, StreamEndedError, StreamError
 from .checkpoints import delete_run_checkpoints
+from .fencing import no_more_writes
 from .leases import HeldLease, LeaseLostError
 from .registry import rules
 from .registry.records import Ended, RunOutcome
@@ -37,6 +38,7 @@ class Ending:
 
     async def end(self, outcome: RunOutcome) -> None:
         """With this outcome, unless the run is to be rolled back."""
+        await no_more_writes(self.saver)
         outcome = await self._events_stored(outcome)
         ended = await self.held.insist(lambda: self.place.registry.finish(self.held.lease, outcome))
         if ended is None and await self._is_to_be_rolled_back():
@@ -48,6 +50,7 @@ class Ending:
 
     async def roll_back(self) -> None:
         """As if the run had never been."""
+        await no_more_writes(self.saver)
         await self._events_stored(rules.cancelled())
         await self._undo()
 

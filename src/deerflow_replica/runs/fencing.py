@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from ..errors import StoreUnavailableError
 from .footprint import Footprint
+from .gate import Gate
 
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
@@ -25,6 +26,8 @@ class _Fence:
 
     check_lease: Callable[[], None]
     footprint: Footprint
+    gate: Gate
+    unfenced: BaseCheckpointSaver[Any]
 
     async def aget_tuple(self, *args: Any, **kwargs: Any) -> Any:
         saved = await super().aget_tuple(*args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
@@ -34,13 +37,15 @@ class _Fence:
 
     async def aput(self, config: Any, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
         self.check_lease()
-        self.footprint.has_put(config, checkpoint["id"])
-        return await super().aput(config, checkpoint, *args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
+        with self.gate.passing():
+            self.footprint.has_put(config, checkpoint["id"])
+            return await super().aput(config, checkpoint, *args, **kwargs)  # type: ignore[misc]  # the saver's class comes next
 
     async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
         self.check_lease()
-        self.footprint.writes_to(config)
-        await super().aput_writes(config, writes, task_id, task_path)  # type: ignore[misc]  # the saver's class comes next
+        with self.gate.passing():
+            self.footprint.writes_to(config)
+            await super().aput_writes(config, writes, task_id, task_path)  # type: ignore[misc]  # the saver's class comes next
 
     def put(self, *args: Any, **kwargs: Any) -> Any:
         self.check_lease()
@@ -95,6 +100,20 @@ def fenced_graph(graph: Any, check_lease: Callable[[], None]) -> Any:
     return graph.copy(update={"checkpointer": fenced_saver(saver, check_lease)})
 
 
+async def no_more_writes(saver: object) -> None:
+    """Wait for what the run of this fenced saver still writes, and refuse the rest. Any other saver: nothing."""
+    if isinstance(saver, _Fence):
+        await saver.gate.close()
+
+
+def footprint_of(saver: object) -> Footprint:
+    return saver.footprint if isinstance(saver, _Fence) else Footprint()
+
+
+def unfenced(saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
+    return saver.unfenced if isinstance(saver, _Fence) else saver
+
+
 def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None]) -> BaseCheckpointSaver[Any]:
     """A saver over the same connections for one run, whose writes call `check_lease` first.
 
@@ -103,7 +122,7 @@ def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None
     over_pool = hasattr(getattr(saver, "conn", None), "getconn")
     fence = _PooledFence if over_pool else _Fence
     own: BaseCheckpointSaver[Any] = object.__new__(type(f"Fenced{type(saver).__name__}", (fence, type(saver)), {}))
-    own.__dict__.update(saver.__dict__, check_lease=check_lease, footprint=Footprint())
+    own.__dict__.update(saver.__dict__, check_lease=check_lease, footprint=Footprint(), gate=Gate(), unfenced=saver)
     if over_pool:
         own.__dict__.update(lock=asyncio.Lock(), supports_pipeline=False)
     return own
