@@ -53,6 +53,13 @@ def in_process(app: Any, user: str | None = None) -> httpx.AsyncClient:
     )
 
 
+@asynccontextmanager
+async def official(app: Any, user: str | None = None) -> AsyncIterator[LangGraphClient]:
+    """The official client without a network."""
+    async with in_process(app, user) as client:
+        yield LangGraphClient(client)
+
+
 class Clients:
     """Official clients, closed together."""
 
