@@ -16,6 +16,7 @@ import redis
 
 from deerflow_replica.counters import PostgresModelCounters, RedisModelCounters, SqliteModelCounters
 from deerflow_replica.counters._fleet import FOLDED_KEPT_SECONDS
+from deerflow_replica.counters._ledger import Row, Snapshot
 from deerflow_replica.counters.redis import CounterKeys
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +98,18 @@ async def test_rows_of_the_dead_go_and_their_counts_stay(place: Place) -> None:
         assert count() == 0
         assert await counters.totals() == before
         assert before["m"].call_count == 1
+
+
+async def test_there_may_be_any_number_of_them(place: Place) -> None:
+    build, age, count = place
+    rows = tuple(Row(0, f"m{number:04}", {"call_count": 1}) for number in range(1001))
+    async with build() as counters, build() as sibling:
+        await sibling._write(Snapshot(1, 1, rows, {}))
+        assert await counters.compact(dead_after_seconds=0) == 1001
+        age()
+        assert await counters.compact() == 0
+        assert count() == 0
+        assert sum(total.call_count for total in (await counters.totals()).values()) == 1001
 
 
 async def test_who_came_back_after_it_was_folded_stays(place: Place) -> None:

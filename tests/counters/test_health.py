@@ -13,6 +13,7 @@ import pytest
 
 from deerflow_replica.counters import InMemoryModelCounters, ModelHealth, Permit, SqliteModelCounters
 from deerflow_replica.counters._circuit import Circuit, Opening, Policy, leased, opened, released
+from deerflow_replica.counters._symptoms import seconds_to_look_at
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +134,31 @@ def test_an_opening_told_twice_is_one() -> None:
     once = opened(Circuit(), opening(5), POLICY)
     assert opened(once, opening(5), POLICY) == once
     assert opened(Circuit(closed_at=6), opening(5), POLICY) == Circuit(closed_at=6)
+
+
+def test_a_circuit_that_opens_again_has_no_lease() -> None:
+    held = leased(opened(Circuit(), opening(5), POLICY), "a", 15, POLICY)
+    again = opened(held, opening(20), POLICY)
+    assert (again.lease, again.opened_count, again.open_until) == (None, 2, 40)
+    assert leased(again, "b", 40, POLICY).lease == "b"
+    assert released(again, "a", "success", opening(21), POLICY) == again
+
+
+@pytest.mark.parametrize(
+    ("circuit", "now", "seconds"),
+    [
+        (Circuit(), 1000.0, 60),
+        (Circuit(open_until=1.0), 1000.0, None),
+        (Circuit(closed_at=1005.0), 1021.9, None),
+        (Circuit(closed_at=1005.0), 1022.0, 10),
+        (Circuit(closed_at=1005.0), 1050.0, 38),
+        (Circuit(closed_at=1005.0), 2000.0, 60),
+    ],
+)
+def test_of_what_came_before_a_circuit_closed_nothing_counts(
+    circuit: Circuit, now: float, seconds: float | None
+) -> None:
+    assert seconds_to_look_at(circuit, now, 60) == seconds
 
 
 def test_a_lease_is_one_caller_s_until_it_ends() -> None:

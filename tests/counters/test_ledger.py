@@ -53,6 +53,10 @@ def test_buckets_older_than_any_window_are_forgotten_and_totals_are_not() -> Non
     for _ in range(KEPT_BUCKETS * 2):
         at.call()
         at.clock.now += 10
+    at.clock.now -= 10
+    assert at.calls_since(900) == 91, "15 minutes, and the bucket that is being filled"
+    assert sum(bucket > 0 for bucket, _ in calls_of(at.ledger.snapshot())) == 91
+    at.clock.now += 10
     assert at.calls() == KEPT_BUCKETS * 2
     assert at.calls_since(900) == 90
     assert len(at.ledger.window(0)["m"]) <= KEPT_BUCKETS + 1

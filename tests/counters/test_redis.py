@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ import redis
 import redis.asyncio
 from redis.crc import key_slot
 
+from deerflow_replica._drivers.redis import Command
 from deerflow_replica._drivers.redis_database import RedisDatabase
 from deerflow_replica.counters import ModelHealth, RedisModelCounters
 from deerflow_replica.counters._circuit import Circuit
+from deerflow_replica.counters.redis import CounterKeys
 from deerflow_replica.errors import StoreUnavailableError
 from deerflow_replica.testing._counters_common import VOTER
 from proxy import cutting_proxy
@@ -65,6 +69,48 @@ async def test_a_write_whose_reply_is_lost_counts_once(redis_url: str, key_prefi
             totals = (await sibling.totals())["m"]
             assert (totals.call_count, totals.latency.sum_seconds) == (2, 1.0)
             assert await counters.totals() == await sibling.totals()
+
+
+class Interrupted(RedisModelCounters):
+    """Something happens after it has read what to fold."""
+
+    between: Callable[[], Awaitable[object]] | None = None
+
+    async def _asked(self, command: Command) -> Any:
+        reply = await super()._asked(command)
+        if command[0] == "HMGET" and self.between is not None:
+            between, self.between = self.between, None
+            await between()
+        return reply
+
+
+async def test_a_row_that_changes_while_it_is_folded_is_folded_as_it_is_then(redis_url: str, key_prefix: str) -> None:
+    async with Interrupted(redis_url, key_prefix=key_prefix) as counters:
+        async with RedisModelCounters(redis_url, key_prefix=key_prefix, flush_interval_seconds=3600) as dying:
+            dying.record("m", "success")
+            await dying.flush()
+            dying.record("m", "success")
+            counters.between = dying.flush
+            assert await counters.compact(dead_after_seconds=0) == 1
+        with redis.Redis.from_url(redis_url) as client:
+            keys = CounterKeys(key_prefix)
+            fields: Any = client.zrange(keys.folded_at, 0, -1)
+            client.zadd(keys.folded_at, dict.fromkeys(fields, 1.0))
+            await counters.compact()
+            assert client.hlen(keys.totals) == 1
+        assert (await counters.totals())["m"].call_count == 2
+
+
+async def test_two_who_fold_at_once_fold_once(redis_url: str, key_prefix: str) -> None:
+    async with Interrupted(redis_url, key_prefix=key_prefix) as counters:
+        async with RedisModelCounters(redis_url, key_prefix=key_prefix) as dead:
+            for name in ("m", "n"):
+                dead.record(name, "success")
+        async with RedisModelCounters(redis_url, key_prefix=key_prefix) as sibling:
+            counters.between = partial(sibling.compact, dead_after_seconds=0)
+            assert await counters.compact(dead_after_seconds=0) == 0
+            totals = await sibling.totals()
+    assert {name: total.call_count for name, total in totals.items()} == {"m": 1, "n": 1}
 
 
 async def test_a_lease_whose_reply_is_lost_is_one_caller_s(redis_url: str, key_prefix: str) -> None:

@@ -92,6 +92,7 @@ async def test_an_opening_that_could_not_be_told_is_told_later_once(tmp_path: Pa
     path = tmp_path / "counters.db"
     async with OddStore(path) as counters, SqliteModelCounters(path) as sibling:
         here, there = health_of(counters), health_of(sibling)
+        await here.refresh()
         counters.is_away = True
         for name in ("m", "n"):
             counters.record(name, "failure", error_type="auth")

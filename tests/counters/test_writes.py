@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deerflow_replica.counters import InMemoryModelCounters
+from deerflow_replica.counters import InMemoryModelCounters, SqliteModelCounters
 from deerflow_replica.counters._ledger import Ledger, Snapshot
 from deerflow_replica.counters._writes import Writes
 from deerflow_replica.errors import StoreUnavailableError
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -121,6 +125,28 @@ async def test_counting_does_not_wait_for_a_write() -> None:
     at.store.goes_on.set()
     await writing
     assert at.writes.missing == 1
+
+
+class Gated(SqliteModelCounters):
+    def __init__(self, *arguments: Any, **common: Any) -> None:
+        super().__init__(*arguments, **common)
+        self.writing, self.goes_on = threading.Event(), threading.Event()
+
+    async def _write(self, snapshot: Snapshot) -> None:
+        self.writing.set()
+        await asyncio.to_thread(self.goes_on.wait)
+        await super()._write(snapshot)
+
+
+async def test_enough_events_during_a_write_start_the_next_one(tmp_path: Path) -> None:
+    async with Gated(tmp_path / "counters.db", flush_interval_seconds=3600, flush_max_events=5) as counters:
+        for _ in range(5):
+            counters.record("m", "success")
+        await asyncio.to_thread(counters.writing.wait)
+        for _ in range(5):
+            counters.record("m", "success")
+        counters.goes_on.set()
+        await eventually(lambda: counters._writes.missing == 0)
 
 
 async def test_counters_of_one_process_have_nothing_to_write() -> None:

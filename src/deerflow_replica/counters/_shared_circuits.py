@@ -103,8 +103,7 @@ class SharedCircuits:
             circuit = self._changed_here(release.model_name, self._rule_of(release))
         if release.outcome == "success" and circuit.open_until is None:
             with self._lock:
-                self._closed(release.model_name)
-                self._openings.pop(release.model_name, None)
+                self._openings.pop(release.model_name, None)  # it recovered since
 
     def release_later(self, release: Release) -> None:
         with self._lock:

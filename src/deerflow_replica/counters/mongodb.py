@@ -170,7 +170,7 @@ class MongoModelCounters(ModelCounters):
 
     async def _fold_model(self, client: Client, name: str, rows: list[StoredRow], now: float) -> int:
         while True:
-            base = (await self._bases(client)).get(name, _NO_BASE)
+            base = (await self._bases(client, {"_id": storable(name)})).get(name, _NO_BASE)
             new = [row for row in rows if _part_of(base, row) != row.counts]
             if not new:
                 return 0
@@ -196,8 +196,8 @@ class MongoModelCounters(ModelCounters):
                 kept = {boot_id: part for boot_id, part in base.folded.items() if boot_id not in gone}
                 await self._swap_base(client, name, _Base(base.version, base.sums, kept))
 
-    async def _bases(self, client: Client) -> dict[str, _Base]:
-        found = self._part(client, "folded").find({})
+    async def _bases(self, client: Client, which: dict[str, Any] | None = None) -> dict[str, _Base]:
+        found = self._part(client, "folded").find(which or {})
         return {
             restored(one["_id"]): _Base(one["version"], json.loads(one["sums"]), json.loads(one["folded"]))
             async for one in found

@@ -148,6 +148,13 @@ class HealthContract(CountersFixtures):
         await there.health.refresh()
         assert there.state == "open"
 
+    async def test_refused_requests_are_calls_and_no_failures_of_the_model(self, pair: Pair) -> None:
+        here, _ = await pair(min_calls=10, failure_threshold=9)
+        here.fails(16, "request")
+        here.fails(4)
+        await here.health.refresh()
+        assert here.state == "closed"
+
     async def test_a_few_calls_are_no_share(self, pair: Pair) -> None:
         here, _ = await pair(min_calls=10)
         here.fails(4)

@@ -134,6 +134,16 @@ class RecordContract(CountersFixtures):
             calls = {name: totals.call_count for name, totals in (await counters.totals()).items()}
         assert calls == {"a": 2, "b": 1, "__other__": 5}
 
+    async def test_what_is_counted_together_takes_no_place(self, build: Build) -> None:
+        async with build(max_models=2) as counters:
+            for name in ("__other__", "a", "b", "c"):
+                counters.record(name, "failure")
+            assert {name: one.call_count for name, one in (await counters.totals()).items()} == {
+                "a": 1,
+                "b": 1,
+                "__other__": 2,
+            }
+
     async def test_values_cannot_be_changed(self, counters: ModelCounters) -> None:
         counters.record("m", "failure")
         totals = (await counters.totals())["m"]
