@@ -75,9 +75,16 @@ class Histories(RuleBasedStateMachine):
         strategy=st.sampled_from(["enqueue", "enqueue", "reject", "interrupt", "rollback"]),
         lease_seconds=st.sampled_from([LONG, LONG, 0.0]),
         assistant_id=st.sampled_from([None, "a"]),
+        graph=st.sampled_from([None, 1, 2]),
     )
     def admit(
-        self, thread: str, owner: str, strategy: Any, lease_seconds: float, assistant_id: str | None = None
+        self,
+        thread: str,
+        owner: str,
+        strategy: Any,
+        lease_seconds: float,
+        assistant_id: str | None = None,
+        graph: int | None = None,
     ) -> Any:
         self.number += 1
         run = NewRun(
@@ -86,6 +93,7 @@ class Histories(RuleBasedStateMachine):
             owner=owner,
             multitask_strategy=strategy,
             assistant_id=assistant_id,
+            thread_metadata={} if graph is None else {"graph": graph},
         )
         answer = self.ask("admit", run, lease_seconds=lease_seconds)
         if answer is RunConflictError:

@@ -165,7 +165,7 @@ class RunManager:
         admission = await self._place.registry.admit(new, lease_seconds=self._place.lease_seconds)
         run = self._begin(self._execution(request, admission, sent))
         for cancelled in admission.cancelled:
-            self._do_aside(self._on_cancel(cancelled))
+            await self._on_cancel(cancelled)
         await self._mirrored(run.thread_id)
         return run
 
@@ -257,18 +257,16 @@ class RunManager:
 
     async def _on_cancel(self, cancelled: Cancelled) -> None:
         """A cancellation is stored: shorten the wait for it. What fails here comes true at a renewal or a sweep."""
-        run_id = cancelled.run_id
-        try:
-            if cancelled.ended:
-                self._wake(Waiting(run_id, cancelled.owner))
-                await self._moved(cancelled.thread_id, cancelled.next)
-                await self._place.close_stream(run_id, None, rules.end_reason("interrupted"))
-            elif execution := self._executions.get(run_id):
-                execution.cancel(cancelled.action)
-            else:
-                await self._control.send(cancelled.owner, "cancel", {"run_id": run_id, "action": cancelled.action})
-        except ReplicaError as error:
-            _LOG.warning("run %s: its cancellation takes its time: %s", run_id, error)
+        run_id, execution = cancelled.run_id, self._executions.get(cancelled.run_id)
+        if cancelled.ended:
+            self._wake(Waiting(run_id, cancelled.owner))
+            await self._moved(cancelled.thread_id, cancelled.next)
+            self._do_aside(self._place.close_stream(run_id, None, rules.end_reason("interrupted")))
+        elif execution is not None:
+            execution.cancel(cancelled.action)
+        else:
+            hint = {"run_id": run_id, "action": cancelled.action}
+            self._do_aside(self._control.send(cancelled.owner, "cancel", hint))
 
     def _hear(self, name: str, hint: Hint) -> None:
         execution = self._executions.get(hint["run_id"])
@@ -301,7 +299,7 @@ async def _hinted(work: Awaitable[None]) -> None:
     try:
         await work
     except ReplicaError as error:
-        _LOG.warning("another replica finds out by itself: %s", error)
+        _LOG.warning("it comes true a little later, at a renewal or a sweep: %s", error)
 
 
 async def _logged(loop: Callable[[], Awaitable[None]]) -> None:

@@ -81,15 +81,25 @@ class CancelContract(RunRegistryFixtures):
         ids=["idle", "interrupted", "failed"],
     )
     async def test_rolled_back_run_leaves_its_thread_as_it_was(self, registry: RunRegistry, before: RunOutcome) -> None:
-        first = await admit(registry, "r1")
+        first = await admit(registry, "r1", thread_metadata={"graph_id": "a", "kept": 1})
         await registry.finish(first.lease, before)
         thread = await thread_of(registry)
-        second = await admit(registry, "r2")
+        second = await admit(registry, "r2", thread_metadata={"graph_id": "b", "kept": 1, "new": [2]})
         await registry.cancel("r2", action="rollback")
         assert await registry.finish(second.lease, rules.succeeded({"x": 2}, {})) is None
         assert (await run_of(registry, "r2")).status == "running"
         assert await registry.roll_back(second.lease) == Ended("t", None)
         assert replace(await thread_of(registry), updated_at=thread.updated_at) == thread
+
+    async def test_rollback_leaves_what_was_said_of_the_thread_meanwhile(self, registry: RunRegistry) -> None:
+        first = await admit(registry, "r1", thread_metadata={"graph_id": "a", "said": 1})
+        await registry.finish(first.lease, rules.succeeded(None, {}))
+        second = await admit(registry, "r2", thread_metadata={"graph_id": "b", "said": 2})
+        await registry.update_thread("t", metadata={"said": 3, "more": 4})
+        third = await admit(registry, "r3", multitask_strategy="rollback", thread_metadata={"graph_id": "c"})
+        await registry.roll_back(second.lease)
+        assert (await thread_of(registry)).metadata == {"graph_id": "c", "said": 3, "more": 4}
+        assert await registry.start(third.lease, lease_seconds=LONG) == "running"
 
     async def test_nobody_finds_a_run_that_was_rolled_back(self, registry: RunRegistry) -> None:
         admitted = await admit(registry, "r1", user_id="u")

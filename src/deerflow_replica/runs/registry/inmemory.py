@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from ...errors import RunConflictError
 from . import rules
@@ -37,6 +38,7 @@ class _Run:
     due_at: float = 0.0
     fence: int = 1
     cancel_action: CancelAction | None = None
+    replaced: dict[str, list[Any]] = field(default_factory=dict)
     closed: bool = False
     is_rolled_back: bool = False
 
@@ -103,7 +105,7 @@ class InMemoryRunRegistry(InMemoryThreads):
         ahead = sum(other.is_ahead for other in self._of_thread(run.thread_id))
         begins = run.start and not run.after_seconds and rules.may_begin(ahead)
         row = self._insert_run(run, begins=begins, lease_seconds=lease_seconds)
-        self._make_busy(run)
+        row.replaced = self._make_busy(run)
         return Admission(row.record, row.lease, cancelled)
 
     async def start(self, lease: Lease, *, lease_seconds: float) -> RunStatus | None:
@@ -272,7 +274,7 @@ class InMemoryRunRegistry(InMemoryThreads):
     def _undo(self, run: _Run) -> Waiting | None:
         self._set_status(run, "interrupted")
         run.is_rolled_back = True
-        self._rest(run.record.thread_id, self._unfinished(run.record.thread_id))
+        self._rest(run.record.thread_id, run.replaced, self._unfinished(run.record.thread_id))
         return self._next(run.record.thread_id)
 
     def _take_over(self, run: _Run, now: float) -> Unclosed:

@@ -146,7 +146,7 @@ class InMemoryThreads(RunRegistry):
         self._threads[thread_id], self._terms[thread_id] = row, _Terms()
         return row
 
-    def _make_busy(self, run: NewRun) -> None:
+    def _make_busy(self, run: NewRun) -> dict[str, list[Any]]:
         if run.thread_id not in self._threads:
             self._insert_thread(run.thread_id, run.user_id, {}, {}, hidden=run.hidden)
         row, terms = self._threads[run.thread_id], self._terms[run.thread_id]
@@ -155,8 +155,9 @@ class InMemoryThreads(RunRegistry):
         if run.keep_seconds is not None:
             terms.keep_seconds = run.keep_seconds
         terms.expires_at = math.inf
-        metadata = rules.merged(row.metadata, detached(run.thread_metadata))
-        self._change_thread(run.thread_id, status="busy", metadata=metadata)
+        given = detached(run.thread_metadata)
+        self._change_thread(run.thread_id, status="busy", metadata=rules.merged(row.metadata, given))
+        return rules.replaced(row.metadata, given)
 
     def _leave(self, thread_id: str, outcome: RunOutcome, unfinished: int) -> None:
         row = self._threads[thread_id]
@@ -177,7 +178,10 @@ class InMemoryThreads(RunRegistry):
             self._change_thread(thread_id, status=outcome.thread_status, error=detached(outcome.error))
             self._expire(thread_id, 0)
 
-    def _rest(self, thread_id: str, unfinished: int) -> None:
+    def _rest(self, thread_id: str, replaced: Mapping[str, list[Any]], unfinished: int) -> None:
+        if replaced:
+            row = self._threads[thread_id]
+            self._threads[thread_id] = replace(row, metadata=rules.taken_back(row.metadata, replaced))
         if not unfinished:
             self._change_thread(thread_id, status=self._terms[thread_id].resting)
             self._expire(thread_id, 0)

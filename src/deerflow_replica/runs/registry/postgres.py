@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..._drivers.postgres import PostgresDatabase
+from ..._drivers.postgres import COLLIDED, PostgresDatabase
 from ..._drivers.statements import load_statements, quoted
 from ..._extras import extra
+from ...errors import StoreUnavailableError
 from . import assistants_sql
 from .assistants_sql import ASSISTANTS, SqlAssistants
 from .rows import Row, Steps, T
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _SET_UP = (
     "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", "upgrade_threads", "upgrade_runs",
-    "create_threads_by_expiry", *assistants_sql.SET_UP
+    "create_runs_unfinished", "create_threads_by_expiry", *assistants_sql.SET_UP
 )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ class PostgresRunRegistry(SqlRunRegistry):
             runs=quoted(schema, RUNS),
             runs_by_thread=quoted(f"{RUNS}_by_thread"),
             runs_by_lease=quoted(f"{RUNS}_by_lease"),
+            runs_unfinished=quoted(f"{RUNS}_unfinished"),
             threads_by_expiry=quoted(f"{THREADS}_by_expiry"),
         ) | load_statements(
             __package__ or "",
@@ -74,7 +76,12 @@ class PostgresRunRegistry(SqlRunRegistry):
             async with connection.transaction():
                 return await self._run(connection, steps())
 
-        return await self._database.execute(work, retry=retry)
+        while True:
+            try:
+                return await self._database.execute(work, retry=retry)
+            except StoreUnavailableError as error:
+                if getattr(error.__cause__, "sqlstate", None) not in COLLIDED:
+                    raise
 
     async def _run(self, connection: Connection, steps: Steps[T]) -> T:
         try:

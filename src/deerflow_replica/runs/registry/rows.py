@@ -31,7 +31,7 @@ def held(lease: Lease) -> dict[str, Any]:
     return {"run_id": lease.run_id, "owner": lease.owner, "fence": lease.fence}
 
 
-def new_run(run: NewRun, status: RunStatus, lease_seconds: float) -> dict[str, Any]:
+def new_run(run: NewRun, status: RunStatus, lease_seconds: float, replaced: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "thread_id": run.thread_id,
@@ -43,6 +43,7 @@ def new_run(run: NewRun, status: RunStatus, lease_seconds: float) -> dict[str, A
         "owner": run.owner,
         "lease_seconds": lease_seconds,
         "after_seconds": run.after_seconds or None,
+        "replaced": to_json(replaced) if replaced else None,
     }
 
 

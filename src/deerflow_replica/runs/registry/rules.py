@@ -64,6 +64,18 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, A
     return {**old, **(new or {})}
 
 
+def replaced(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What merging `new` into `old` changes: by key, the value before and the one after."""
+    return {key: [old.get(key), value] for key, value in new.items() if old.get(key) != value}
+
+
+def taken_back(metadata: Mapping[str, Any], changes: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Without these changes, as far as nobody has changed them again."""
+    kept = {key: value for key, value in metadata.items() if key not in changes or changes[key][1] != value}
+    back = {key: before for key, (before, after) in changes.items() if metadata.get(key) == after}
+    return {**kept, **{key: before for key, before in back.items() if before is not None}}
+
+
 def contains(document: Any, part: Any) -> bool:
     """Whether `part` is in `document`, as PostgreSQL's `@>` has it: objects by key, arrays by element, at any depth."""
     if isinstance(part, Mapping):

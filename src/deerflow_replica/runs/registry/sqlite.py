@@ -17,9 +17,10 @@ from .rows import Row, Steps, T
 from .sql import RUNS, THREADS, SqlRunRegistry
 
 _SET_UP = (
-    "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", *assistants_sql.SET_UP
+    "create_threads", "create_runs", "create_runs_by_thread", "create_runs_by_lease", "create_runs_unfinished",
+    *assistants_sql.SET_UP
 )  # fmt: skip
-_ADDED = {THREADS: ("resting", "keep_seconds", "expires_at"), RUNS: ("is_rolled_back", "due_at")}
+_ADDED = {THREADS: ("resting", "keep_seconds", "expires_at"), RUNS: ("is_rolled_back", "due_at", "replaced")}
 
 
 class SqliteRunRegistry(SqlRunRegistry):
@@ -34,6 +35,7 @@ class SqliteRunRegistry(SqlRunRegistry):
             "runs": RUNS,
             "runs_by_thread": f"{RUNS}_by_thread",
             "runs_by_lease": f"{RUNS}_by_lease",
+            "runs_unfinished": f"{RUNS}_unfinished",
             "threads_by_expiry": f"{THREADS}_by_expiry",
             "assistants": ASSISTANTS,
             "assistants_by_user": f"{ASSISTANTS}_by_user",

@@ -41,11 +41,14 @@ def admit(run: NewRun, lease_seconds: float) -> Steps[Admission]:
     cancelled = yield from _cancel_earlier(run, unfinished)
     if cancelled:
         _, ahead = yield from _line(run.thread_id)
+        threads = yield "lock_thread", {"thread_id": run.thread_id}
     begins = run.start and not run.after_seconds and rules.may_begin(ahead)
-    rows = yield "insert_run", new_run(run, "running" if begins else "pending", lease_seconds)
+    before = document(threads[0]["metadata"])
+    replaced = rules.replaced(before, run.thread_metadata)
+    rows = yield "insert_run", new_run(run, "running" if begins else "pending", lease_seconds, replaced)
     if not rows:
         raise RunConflictError(f"run {run.run_id!r} exists already")
-    metadata = to_json(rules.merged(document(threads[0]["metadata"]), run.thread_metadata))
+    metadata = to_json(rules.merged(before, run.thread_metadata))
     yield "set_busy", {"thread_id": run.thread_id, "metadata": metadata, "keep_seconds": run.keep_seconds}
     admitted = admission(rows[0])
     return Admission(admitted.record, admitted.lease, cancelled)
@@ -90,7 +93,7 @@ def _cancel(run_id: str, action: CancelAction) -> Steps[Cancelled | None]:
     wish = {"run_id": run_id, "action": action}
     for row in (yield "cancel_pending", wish):
         thread_id = row["thread_id"]
-        leave = _rest(thread_id) if action == "rollback" else _leave_unbegun(thread_id, rules.cancelled())
+        leave = _rest(row) if action == "rollback" else _leave_unbegun(thread_id, rules.cancelled())
         following = yield from _next(thread_id, (yield from leave))
         return Cancelled(run_id, thread_id, row["owner"], action, ended=True, next=following)
     for row in (yield "cancel_running", wish):
@@ -114,7 +117,7 @@ def finish(lease: Lease, outcome: RunOutcome) -> Steps[Ended | None]:
 def roll_back(lease: Lease) -> Steps[Ended | None]:
     yield "lock_thread_of_run", {"run_id": lease.run_id}
     for row in (yield "roll_back_run", held(lease)):
-        left = yield from _rest(row["thread_id"])
+        left = yield from _rest(row)
         return Ended(row["thread_id"], (yield from _next(row["thread_id"], left)))
     return None
 
@@ -201,8 +204,13 @@ def _leave_unbegun(thread_id: str, outcome: RunOutcome) -> Steps[int]:
     return unfinished
 
 
-def _rest(thread_id: str) -> Steps[int]:
-    """The thread as it was before its last run, unless others are busy with it."""
+def _rest(run: Row) -> Steps[int]:
+    """The thread as it was before this run, which is its last one, unless others are busy with it."""
+    thread_id = run["thread_id"]
+    if changes := document(run["replaced"]):
+        rows = yield "lock_thread", {"thread_id": thread_id}
+        metadata = rules.taken_back(document(rows[0]["metadata"]), changes)
+        yield "set_metadata", {"thread_id": thread_id, "metadata": to_json(metadata)}
     unfinished, _ = yield from _line(thread_id)
     if not unfinished:
         yield "rest_thread", {"thread_id": thread_id}

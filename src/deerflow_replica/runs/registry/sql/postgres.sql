@@ -53,11 +53,15 @@ END $$
 -- name: upgrade_runs
 DO $$ BEGIN
     IF NOT EXISTS (
-        SELECT FROM pg_attribute WHERE attrelid = '{runs}'::regclass AND attname = 'due_at' AND NOT attisdropped
+        SELECT FROM pg_attribute WHERE attrelid = '{runs}'::regclass AND attname = 'replaced' AND NOT attisdropped
     ) THEN
-        ALTER TABLE {runs} ADD COLUMN is_rolled_back boolean NOT NULL DEFAULT false, ADD COLUMN due_at timestamptz;
+        ALTER TABLE {runs} ADD COLUMN IF NOT EXISTS is_rolled_back boolean NOT NULL DEFAULT false,
+            ADD COLUMN IF NOT EXISTS due_at timestamptz, ADD COLUMN replaced json;
     END IF;
 END $$
+
+-- name: create_runs_unfinished
+CREATE INDEX IF NOT EXISTS {runs_unfinished} ON {runs} (thread_id, seq) WHERE status IN ('pending', 'running')
 
 -- name: create_threads_by_expiry
 CREATE INDEX IF NOT EXISTS {threads_by_expiry} ON {threads} (expires_at) WHERE expires_at IS NOT NULL
@@ -79,10 +83,10 @@ ORDER BY run.seq DESC
 
 -- name: insert_run
 INSERT INTO {runs} (run_id, thread_id, assistant_id, status, metadata, kwargs, multitask_strategy, owner, fence,
-    lease_until, closed, created_at, updated_at, due_at)
+    lease_until, closed, created_at, updated_at, due_at, replaced)
 SELECT %(run_id)s, %(thread_id)s, %(assistant_id)s, %(status)s, %(metadata)s::json, %(kwargs)s::json,
     %(multitask_strategy)s, %(owner)s, 1, now + make_interval(secs => %(lease_seconds)s), false, now, now,
-    now + make_interval(secs => %(after_seconds)s::double precision)
+    now + make_interval(secs => %(after_seconds)s::double precision), %(replaced)s::json
 FROM clock_timestamp() AS now
 ON CONFLICT (run_id) DO NOTHING
 RETURNING *
@@ -138,13 +142,13 @@ RETURNING thread_id
 -- name: roll_back_run
 UPDATE {runs} SET status = 'interrupted', is_rolled_back = true, updated_at = clock_timestamp()
 WHERE run_id = %(run_id)s AND owner = %(owner)s AND fence = %(fence)s AND status = 'running'
-RETURNING thread_id
+RETURNING thread_id, replaced
 
 -- name: cancel_pending
 UPDATE {runs}
 SET status = 'interrupted', is_rolled_back = (%(action)s::text = 'rollback'), updated_at = clock_timestamp()
 WHERE run_id = %(run_id)s AND status = 'pending'
-RETURNING thread_id, owner
+RETURNING thread_id, owner, replaced
 
 -- name: cancel_running
 UPDATE {runs}
@@ -231,9 +235,13 @@ FOR UPDATE SKIP LOCKED
 -- name: set_busy
 UPDATE {threads}
 SET resting = CASE WHEN status = 'busy' THEN resting ELSE status END, status = 'busy', metadata = %(metadata)s::jsonb,
-    keep_seconds = COALESCE(%(keep_seconds)s::double precision, keep_seconds), expires_at = NULL, updated_at = clock_timestamp()
+    keep_seconds = COALESCE(%(keep_seconds)s::double precision, keep_seconds), expires_at = NULL,
+    updated_at = clock_timestamp()
 WHERE thread_id = %(thread_id)s
 RETURNING thread_id
+
+-- name: set_metadata
+UPDATE {threads} SET metadata = %(metadata)s::jsonb WHERE thread_id = %(thread_id)s
 
 -- name: leave_thread
 UPDATE {threads}

@@ -58,6 +58,12 @@ ALTER TABLE {runs} ADD COLUMN is_rolled_back INTEGER NOT NULL DEFAULT 0
 -- name: add_due_at
 ALTER TABLE {runs} ADD COLUMN due_at REAL
 
+-- name: add_replaced
+ALTER TABLE {runs} ADD COLUMN replaced TEXT
+
+-- name: create_runs_unfinished
+CREATE INDEX IF NOT EXISTS {runs_unfinished} ON {runs} (thread_id, seq) WHERE status IN ('pending', 'running')
+
 -- name: create_threads_by_expiry
 CREATE INDEX IF NOT EXISTS {threads_by_expiry} ON {threads} (expires_at) WHERE expires_at IS NOT NULL
 
@@ -78,9 +84,9 @@ ORDER BY run.seq DESC
 
 -- name: insert_run
 INSERT INTO {runs} (run_id, thread_id, assistant_id, status, metadata, kwargs, multitask_strategy, owner, fence,
-    lease_until, closed, created_at, updated_at, due_at)
+    lease_until, closed, created_at, updated_at, due_at, replaced)
 SELECT :run_id, :thread_id, :assistant_id, :status, :metadata, :kwargs,
-    :multitask_strategy, :owner, 1, :now + :lease_seconds, 0, :now, :now, :now + :after_seconds
+    :multitask_strategy, :owner, 1, :now + :lease_seconds, 0, :now, :now, :now + :after_seconds, :replaced
 WHERE true
 ON CONFLICT (run_id) DO NOTHING
 RETURNING *
@@ -138,13 +144,13 @@ RETURNING thread_id
 -- name: roll_back_run
 UPDATE {runs} SET status = 'interrupted', is_rolled_back = true, updated_at = :now
 WHERE run_id = :run_id AND owner = :owner AND fence = :fence AND status = 'running'
-RETURNING thread_id
+RETURNING thread_id, replaced
 
 -- name: cancel_pending
 UPDATE {runs}
 SET status = 'interrupted', is_rolled_back = (:action = 'rollback'), updated_at = :now
 WHERE run_id = :run_id AND status = 'pending'
-RETURNING thread_id, owner
+RETURNING thread_id, owner, replaced
 
 -- name: cancel_running
 UPDATE {runs}
@@ -236,6 +242,9 @@ SET resting = CASE WHEN status = 'busy' THEN resting ELSE status END, status = '
     keep_seconds = COALESCE(:keep_seconds, keep_seconds), expires_at = NULL, updated_at = :now
 WHERE thread_id = :thread_id
 RETURNING thread_id
+
+-- name: set_metadata
+UPDATE {threads} SET metadata = :metadata WHERE thread_id = :thread_id
 
 -- name: leave_thread
 UPDATE {threads}
