@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict
@@ -13,10 +14,11 @@ from langgraph.runtime import Runtime
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.schema import Assistant
 
-from deerflow_replica import DeerFlowContext
+from deerflow_replica import AppConfig, DeerFlowContext
 from deerflow_replica.gateway import create_app
-from deerflow_replica.replica import Replica
+from deerflow_replica.replica import Replica, open_replica
 from gateway.serving import by_header, in_process, official
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -179,6 +181,53 @@ async def test_a_factory_gets_the_assistants_config(replica: Replica) -> None:
         for one in (seen[0], seen[-1]):  # between them the run's result was read
             assert (one["color"], one["assistant_id"]) == ("red", made["assistant_id"])
         assert "run_id" not in seen[-1]
+
+
+async def test_threads_go_with_an_assistant_if_asked(app: Any, client: LangGraphClient) -> None:
+    async def thread_of(user: LangGraphClient, assistant_id: str) -> str:
+        thread_id = (await user.threads.create())["thread_id"]
+        await user.runs.wait(thread_id, assistant_id, input={})
+        return thread_id
+
+    async with official(app, "other") as other:
+        stays = [await thread_of(other, "looking"), await thread_of(client, "looking")]
+        for delete_threads in (False, True):
+            assistant_id = (await _created(client, "looking"))["assistant_id"]
+            threads = {await thread_of(client, assistant_id) for _ in range(3)}
+            await client.assistants.delete(assistant_id, delete_threads=delete_threads)
+            left = {thread["thread_id"] for thread in await client.threads.search(limit=100)}
+            assert left & threads == (set() if delete_threads else threads)
+            assert stays[1] in left
+        assert [thread["thread_id"] for thread in await other.threads.search()] == stays[:1]
+
+
+@pytest.mark.faults
+async def test_a_run_waits_for_a_replica_longer_than_its_assistant_lives(
+    shared: dict[str, Any],
+) -> None:
+    going_on = asyncio.Event()
+
+    async def wait(state: SeenState) -> SeenState:
+        await going_on.wait()
+        return {}
+
+    config = AppConfig.from_mapping(shared)
+    graphs = {"waiting": _graph(wait, None), "looking": _graph(_look, Settings)}
+    async with open_replica(config) as leaving, open_replica(config) as staying:
+        apps = [create_app(replica, graphs, authenticate=by_header) for replica in (leaving, staying)]
+        async with official(apps[0], "u") as first, official(apps[1], "u") as second:
+            made = await _created(first, "looking", {"configurable": {"c": 1}}, context={"words": ["a"]})
+            thread_id = (await first.threads.create())["thread_id"]
+            await first.runs.create(thread_id, "waiting", input={})
+            run = await first.runs.create(thread_id, made["assistant_id"], input={})
+            await first.assistants.delete(made["assistant_id"])
+            drain = asyncio.ensure_future(apps[0].state.gateway.drain())
+            await eventually(lambda: staying._manager.executes(run["run_id"]), what="adoption")
+            going_on.set()
+            values: Any = await second.runs.join(thread_id, run["run_id"])
+            await drain
+    assert (values["seen"]["configurable"]["c"], values["seen"]["context"]) == (1, {"words": ["a"]})
+    assert values["seen"]["configurable"]["assistant_id"] == made["assistant_id"]
 
 
 async def test_an_assistant_whose_graph_is_not_served_runs_nothing(replica: Replica) -> None:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from ...runs.registry.assistants import AssistantChanges, AssistantFilter, NewAssistant
+from ..access import delete_thread
 from ..answers import assistant_answer, json_response
 from ..assistant_bodies import CountAssistants, CreateAssistant, SearchAssistants, UpdateAssistant
 from ..assistants import (
@@ -23,6 +24,9 @@ from ..assistants import (
 from ..bodies import ConfigBody
 from ..endpoint import Call, Endpoint
 from ..problems import ASSISTANT_NOT_FOUND, conflict, not_found, unprocessable
+from ..searching import Cut, Filter, found_threads
+
+_OLDEST = Cut("created_at", "asc", limit=100, offset=0)
 
 
 async def create(call: Call) -> Response:
@@ -63,9 +67,12 @@ async def update(call: Call) -> Response:
 
 
 async def delete(call: Call) -> Response:
-    if call.request.query_params.get("delete_threads", "").lower() in ("1", "true"):
-        raise unprocessable("delete_threads: not available")
+    """With `delete_threads` also the user's threads whose last run was this assistant's; those first, so that what
+    fails can be asked for again.
+    """
     row = await require_created(call.gateway, _named(call), call.user_id)
+    if call.request.query_params.get("delete_threads", "").lower() in ("1", "true"):
+        await _delete_threads(call, row.assistant_id)
     if not await call.replica.runs.assistants.delete(row.assistant_id, user_id=call.user_id):
         raise not_found(ASSISTANT_NOT_FOUND)
     return Response(status_code=204)
@@ -82,6 +89,15 @@ async def search(call: Call) -> Response:
 
 async def count(call: Call) -> Response:
     return json_response(await count_assistants(call.gateway, _wanted(call, call.body)))
+
+
+async def _delete_threads(call: Call, assistant_id: str) -> None:
+    wanted = Filter(None, None, {"assistant_id": assistant_id}, {})
+    page, _ = await found_threads(call.replica, call.user_id, wanted, _OLDEST)
+    while page:
+        for thread in page:
+            await delete_thread(call.replica, thread.thread_id, call.user_id)
+        page, _ = await found_threads(call.replica, call.user_id, wanted, _OLDEST)
 
 
 def _named(call: Call) -> str:
