@@ -33,10 +33,14 @@ async def setup(threads: ThreadMap) -> bool:
     return True
 
 
-async def claim(threads: ThreadMap, users: list[str]) -> list[str]:
-    """The users whose claim of `t` made the thread."""
+async def claim(threads: ThreadMap, users: list[str]) -> dict[str, Any]:
+    """All claim `t`: who was told what, and who owns it then."""
     claims = await asyncio.gather(*(threads.claim("t", user) for user in users))
-    return [user for user, claim in zip(users, claims, strict=True) if claim.created]
+    told = {
+        user: [claim.granted, claim.created, None if claim.record is None else claim.record.user_id]
+        for user, claim in zip(users, claims, strict=True)
+    }
+    return {"told": told, "owner": await threads.owner_of("t")}
 
 
 async def claim_many(threads: ThreadMap, user: str, count: int) -> int:

@@ -32,10 +32,12 @@ from deerflow_replica.threads import (
     ThreadPage,
     ThreadRecord,
 )
+from deerflow_replica.threads.rules import is_live
 
 Replicas: TypeAlias = tuple[ThreadMap, ThreadMap]
 
 _NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+_AT_ONCE = 0.000_001
 
 threads_ids = st.sampled_from(["a", "b", "B", "ü", "u\u0308", "\U0001f98c", "*"])
 users = st.sampled_from(["ann", "bob"])
@@ -64,7 +66,7 @@ class Clock:
 
 
 class ThreadMapMachine(RuleBasedStateMachine):
-    """`strict`: one clock for all, so that times, expiry and sweeps are compared too."""
+    """`strict`: one clock for all, so that times are compared too. Else what expires does so before the next call."""
 
     def __init__(self, replicas: Replicas, clock: Clock, *, is_strict: bool) -> None:
         super().__init__()
@@ -87,16 +89,20 @@ class ThreadMapMachine(RuleBasedStateMachine):
         except VersionConflictError as conflict:
             return "conflict", self.comparable(conflict.current)
 
-    def is_deleted(self, thread_id: str) -> bool:
+    def has_ended(self, thread_id: str) -> bool:
         row = self.oracle._own().rows.get(thread_id)
-        return row is not None and row.deleted_at is not None
+        return row is not None and not is_live(row, self.clock.now + 1)
+
+    def life(self, ttl_seconds: Any) -> Any:
+        return _AT_ONCE if isinstance(ttl_seconds, int) and not self.is_strict else ttl_seconds
 
     def comparable(self, value: Any) -> Any:
         if self.is_strict:
             return value
         match value:
             case ThreadRecord():
-                return replace(value, created_at=_NO_TIME, updated_at=_NO_TIME)
+                expires_at = value.expires_at and _NO_TIME
+                return replace(value, created_at=_NO_TIME, updated_at=_NO_TIME, expires_at=expires_at)
             case Claim():
                 return replace(value, record=self.comparable(value.record))
             case ThreadPage():
@@ -110,7 +116,6 @@ class ThreadMapMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.now += round(seconds * 1_000_000)
 
-    @precondition(lambda self: self.is_strict)
     @rule(limit=st.sampled_from([1, 1000]), which=st.booleans())
     def sweep(self, limit: int, which: bool) -> None:
         """Which of the expired go first is free, so a partial sweep is followed by a whole one."""
@@ -119,15 +124,15 @@ class ThreadMapMachine(RuleBasedStateMachine):
 
     @rule(thread_id=threads_ids, user=users, metadata=metadata, status=statuses, ttl=durations, which=st.booleans())
     def claim(self, thread_id: str, user: str, metadata: Any, status: str, ttl: Any, which: bool) -> None:
-        ttl = ttl if self.is_strict else UNSET
+        life = self.life(ttl)
         self.same(
-            lambda threads: threads.claim(thread_id, user, metadata=metadata, status=status, ttl_seconds=ttl), which
+            lambda threads: threads.claim(thread_id, user, metadata=metadata, status=status, ttl_seconds=life), which
         )
 
     @rule(thread_ids=st.lists(threads_ids, max_size=5), user=users, which=st.booleans())
     def claim_many(self, thread_ids: list[str], user: str, which: bool) -> None:
-        if not self.is_strict:  # a deleted one is made anew a moment after the others: no order is promised there
-            thread_ids = [thread_id for thread_id in thread_ids if not self.is_deleted(thread_id)]
+        if not self.is_strict:  # one that has ended is made anew a moment after the others: no order is promised there
+            thread_ids = [thread_id for thread_id in thread_ids if not self.has_ended(thread_id)]
         self.same(lambda threads: threads.claim_many(thread_ids, user), which)
 
     @rule(
@@ -155,7 +160,7 @@ class ThreadMapMachine(RuleBasedStateMachine):
         version: int | None,
         which: bool,
     ) -> None:
-        ttl = ttl if self.is_strict else UNSET
+        life = self.life(ttl)
         self.same(
             lambda threads: threads.update(
                 thread_id,
@@ -164,7 +169,7 @@ class ThreadMapMachine(RuleBasedStateMachine):
                 metadata=metadata,
                 replace_metadata=replaces,
                 remove_metadata=removed,
-                ttl_seconds=ttl,
+                ttl_seconds=life,
                 touch=touch,
                 if_version=version,
             ),

@@ -8,89 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, AgentState
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import Runtime
-from langgraph.types import Command, interrupt
 
-from deerflow_replica import AppConfig, DeerFlowContext
+from deerflow_replica import DeerFlowContext
 from deerflow_replica.errors import ContextError, StoreUnavailableError, ThreadOwnershipError
-from deerflow_replica.middleware import ThreadOwnershipMiddleware
-from deerflow_replica.middleware.ownership import Checked
 from deerflow_replica.threads import InMemoryThreadMap, SqliteThreadMap, ThreadMap
+from threads.owned_agents import HELLO, agent_of, context, on, says
 
 pytestmark = pytest.mark.anyio
-
-
-class ScriptedModel(BaseChatModel):
-    """Says the scripted messages one after the other; `calls` counts them."""
-
-    script: list[AIMessage]
-    calls: int = 0
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
-
-    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        self.calls += 1
-        answered = sum(isinstance(message, AIMessage) for message in messages)
-        return ChatResult(generations=[ChatGeneration(message=self.script[answered % len(self.script)].model_copy())])
-
-
-@tool
-def ask_human(question: str) -> str:
-    """Ask."""
-    return str(interrupt(question))
-
-
-@tool
-def echo(text: str) -> str:
-    """Echo."""
-    return text
-
-
-def says(*tools: str) -> ScriptedModel:
-    """A model that calls each tool in turn, and then is done."""
-    arguments = {"ask_human": {"question": "sure?"}, "echo": {"text": "hi"}}
-    calls = [
-        AIMessage("", tool_calls=[{"name": name, "args": arguments[name], "id": f"call-{number}"}])
-        for number, name in enumerate(tools)
-    ]
-    return ScriptedModel(script=[*calls, AIMessage("done")])
-
-
-class PauseBeforeModel(AgentMiddleware[AgentState[Any], DeerFlowContext, Any]):
-    def before_model(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
-        interrupt("go on?")
-
-
-HELLO = {"messages": [("user", "hello")]}
-
-
-def agent_of(model: ScriptedModel, threads: ThreadMap, *more: Any, saver: InMemorySaver | None = None) -> Any:
-    middleware = [ThreadOwnershipMiddleware(threads), *more]
-    return create_agent(
-        model, [ask_human, echo], middleware=middleware, context_schema=DeerFlowContext, checkpointer=saver
-    )
-
-
-def context(user_id: str | None = "ann", thread_id: str = "t", **section: Any) -> DeerFlowContext:
-    config = AppConfig().evolve({"user_thread_mapping": section}) if section else AppConfig()
-    return DeerFlowContext(app_config=config, thread_id=thread_id, user_id=user_id)
-
-
-def on(thread_id: str = "t") -> RunnableConfig:
-    return {"configurable": {"thread_id": thread_id}}
 
 
 @pytest.fixture
@@ -143,61 +70,6 @@ async def test_a_transfer_counts_at_once(threads: InMemoryThreadMap) -> None:
     await agent.ainvoke(HELLO, context=context("bob"))
     with pytest.raises(ThreadOwnershipError):
         await agent.ainvoke(HELLO, context=context())
-
-
-@pytest.mark.parametrize("pause", ["tool", "model"])
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_a_stranger_cannot_resume(threads: InMemoryThreadMap, pause: str, is_async: bool) -> None:
-    model = says("ask_human")
-    more = [PauseBeforeModel()] if pause == "model" else []
-    agent = agent_of(model, threads, *more, saver=InMemorySaver())
-
-    async def run(given: Any, user_id: str) -> Any:
-        if is_async:
-            return await agent.ainvoke(given, on(), context=context(user_id))
-        return await asyncio.to_thread(agent.invoke, given, on(), context=context(user_id))
-
-    paused = await run(HELLO, "ann")
-    assert paused["__interrupt__"]
-    calls = model.calls
-    with pytest.raises(ThreadOwnershipError):
-        await run(Command(resume="yes"), "bob")
-    with pytest.raises(ThreadOwnershipError):
-        await run(None, "bob")
-    assert model.calls == calls
-    while "__interrupt__" in paused:
-        paused = await run(Command(resume="yes"), "ann")
-    assert paused["messages"][-1].content == "done"
-
-
-@pytest.mark.parametrize("forged", ["checked", {"thread_id": "t", "user_id": "bob"}, True])
-async def test_a_resuming_client_cannot_forge_the_mark(threads: InMemoryThreadMap, forged: Any) -> None:
-    model = says("ask_human")
-    agent = agent_of(model, threads, saver=InMemorySaver())
-    await agent.ainvoke(HELLO, on(), context=context())
-    command: Command[Any] = Command(resume="yes", update={"thread_ownership": forged})
-    with pytest.raises(ThreadOwnershipError):
-        await agent.ainvoke(command, on(), context=context("bob"))
-    assert model.calls == 1
-
-
-def test_the_mark_is_for_one_user_and_thread() -> None:
-    mark = Checked.of(context("ann"))
-    assert mark.covers(context("ann"))
-    assert not mark.covers(context("bob"))
-    assert not mark.covers(context(None))
-    assert not mark.covers(context("ann", thread_id="other"))
-
-
-async def test_the_mark_is_no_stored_state_and_not_returned(threads: InMemoryThreadMap) -> None:
-    saver = InMemorySaver()
-    agent = agent_of(says("ask_human", "echo"), threads, saver=saver)
-    await agent.ainvoke(HELLO, on(), context=context())
-    final = await agent.ainvoke(Command(resume="yes"), on(), context=context())
-    assert sorted(final) == ["messages"]
-    stored = [saved async for saved in saver.alist(on())]
-    assert len(stored) > 5
-    assert all("thread_ownership" not in saved.checkpoint["channel_values"] for saved in stored)
 
 
 async def test_a_run_is_checked_once(threads: InMemoryThreadMap) -> None:

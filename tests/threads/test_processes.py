@@ -92,10 +92,13 @@ async def test_races(fleet: Fleet, threads: ThreadMap) -> None:
 
 async def one_of_a_hundred_claimers_owns(fleet: Fleet, threads: ThreadMap) -> None:
     answers = fleet.each("claim", [{"users": [f"{n}-{i}" for i in range(20)]} for n in range(_PROCESSES)])
-    winners = [user for created in answers for user in created]
-    assert len(winners) == 1
-    assert await threads.owner_of("t") == winners[0]
-    assert await threads.count(winners[0]) == 1
+    told = {user: given for answer in answers for user, given in answer["told"].items()}
+    assert len(told) == 100
+    [winner] = [user for user, (_, created, _) in told.items() if created]
+    assert told.pop(winner) == [True, True, winner]
+    assert all(given == [False, False, None] for given in told.values())
+    assert {answer["owner"] for answer in answers} == {winner} == {await threads.owner_of("t")}
+    assert await threads.count(winner) == 1
 
 
 async def many_claims_are_shared_out(fleet: Fleet, threads: ThreadMap) -> None:

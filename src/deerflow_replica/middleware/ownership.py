@@ -16,7 +16,7 @@ from langgraph.types import Command
 
 from ..context import DeerFlowContext, resolve_context
 from ..errors import ContextError, StoreUnavailableError
-from ..threads.access import acting_user, claim_for_run
+from ..threads.access import acting_user, check_for_run, claim_for_run
 from ..threads.base import ThreadMap
 
 logger = logging.getLogger(__name__)
@@ -53,9 +53,9 @@ class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext
     """Claims the thread for the run's user before the agent starts, and touches it afterwards.
 
     A foreign thread raises `ThreadOwnershipError` before any model call; a run resumed after an interrupt is checked
-    at its first model or tool calls. `ContextError` when the checkpointer's thread is not the context's; a store that
-    is away raises `StoreUnavailableError`, and when it is away at the touch only, there is a warning. Follows
-    `config.user_thread_mapping` at run time.
+    at its model and tool calls, and before it ends. `ContextError` when the checkpointer's thread is not the
+    context's; a store that is away raises `StoreUnavailableError`, and when it is away at the touch only, there is a
+    warning. Follows `config.user_thread_mapping` at run time.
 
     It is the second line: with a checkpointer the input is stored before it runs. Claim before the graph is entered,
     as `Replica.start_run` and the gateway do (`deerflow_replica.threads.claim_for_run`).
@@ -84,11 +84,11 @@ class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
-        self._threads.runner.call(touch_after_run(self._threads, context))
+        self._threads.runner.call(end_run(self._threads, context, is_checked=is_marked(state, context)))
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[DeerFlowContext]) -> None:
         context = resolve_context(runtime)
-        await touch_after_run(self._threads, context)
+        await end_run(self._threads, context, is_checked=is_marked(state, context))
 
     def wrap_model_call(
         self,
@@ -119,12 +119,12 @@ class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext
         return await handler(request)
 
     def _check(self, request: ModelRequest[DeerFlowContext] | ToolCallRequest) -> None:
-        context = unchecked_context(request)
+        context = unchecked_context(request.state, request.runtime)
         if context is not None:
             self._threads.runner.call(claim_for_run(self._threads, context))
 
     async def _acheck(self, request: ModelRequest[DeerFlowContext] | ToolCallRequest) -> None:
-        context = unchecked_context(request)
+        context = unchecked_context(request.state, request.runtime)
         if context is not None:
             await claim_for_run(self._threads, context)
 
@@ -141,22 +141,33 @@ def checked_context(runtime: Any) -> DeerFlowContext:
     return context
 
 
-def unchecked_context(request: ModelRequest[DeerFlowContext] | ToolCallRequest) -> DeerFlowContext | None:
+def unchecked_context(state: Any, runtime: Any) -> DeerFlowContext | None:
     """The context, if its user has yet to be checked in this run: a resumed run enters in the middle."""
-    context = checked_context(request.runtime)
-    if not is_enabled(context):
-        return None
-    mark = request.state.get(_MARK) if isinstance(request.state, dict) else None
-    return None if type(mark) is Checked and mark.covers(context) else context
+    context = checked_context(runtime)
+    return None if not is_enabled(context) or is_marked(state, context) else context
+
+
+def is_marked(state: Any, context: DeerFlowContext) -> bool:
+    mark = state.get(_MARK) if isinstance(state, dict) else None
+    return type(mark) is Checked and mark.covers(context)
 
 
 def is_enabled(context: DeerFlowContext) -> bool:
     return context.app_config.user_thread_mapping.enabled
 
 
+async def end_run(threads: ThreadMap, context: DeerFlowContext, *, is_checked: bool) -> None:
+    """A run that was resumed behind its last call has yet to be checked: it returns all that the thread has."""
+    if not is_enabled(context):
+        return
+    if not is_checked:
+        await check_for_run(threads, context)
+    await touch_after_run(threads, context)
+
+
 async def touch_after_run(threads: ThreadMap, context: DeerFlowContext) -> None:
     """A run that is done is no failure because its thread cannot be touched."""
-    user_id = acting_user(context) if is_enabled(context) else None
+    user_id = acting_user(context)
     if user_id is None:
         return
     try:

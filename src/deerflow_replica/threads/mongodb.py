@@ -77,14 +77,15 @@ class MongoThreadMap(ThreadMap):
 
     async def _read(self, keys: Sequence[str]) -> tuple[int, dict[str, Row]]:
         async def work(threads: Collection, now: int) -> tuple[int, dict[str, Row]]:
-            return now, {row.thread_id: row async for row in rows_of(threads.find(with_ids(self._tenant, keys)))}
+            found = threads.find(with_ids(self._tenant, keys)).batch_size(len(keys) + 1)
+            return now, {row.thread_id: row async for row in rows_of(found)}
 
         return await self._asked(work)
 
     async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
         async def work(threads: Collection, now: int) -> dict[str, str]:
             wanted = with_ids(self._tenant, keys) | {"live": True} | unexpired(now)
-            found = threads.find(wanted, {"thread_id": 1, "user_id": 1})
+            found = threads.find(wanted, {"thread_id": 1, "user_id": 1}).batch_size(len(keys) + 1)
             return {document["thread_id"]: document["user_id"] async for document in found}
 
         return await self._asked(work)
@@ -111,6 +112,7 @@ class MongoThreadMap(ThreadMap):
                 if outcome.row is None or await self._replaced(threads, row, outcome.row):
                     return outcome.answer
                 await asyncio.sleep(random.uniform(0, _MOST_BETWEEN))  # noqa: S311  # jitter, not a secret
+                now = await self._clock.now(threads.database.client)
 
         return await self._asked(work)
 
@@ -129,7 +131,7 @@ class MongoThreadMap(ThreadMap):
             async with threads.find(wanted | {"$and": [beyond(query), unexpired(now)]}).sort(order) as found:
                 if query.filters.metadata != "{}":
                     return await matching(found, query)
-                page = found.skip(min(query.offset, _MOST_SKIPPED)).limit(query.limit)
+                page = found.skip(min(query.offset, _MOST_SKIPPED)).limit(query.limit).batch_size(query.limit)
                 return [row async for row in rows_of(page)]
 
         return await self._asked(work)

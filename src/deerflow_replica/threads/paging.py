@@ -13,6 +13,7 @@ from .values import SortBy, SortOrder
 
 _LOWEST = (-(2**63), "")
 _HIGHEST = (2**63 - 1, "")
+_LONGEST_CURSOR = 2048  # of our own, the longest thread id makes one of about 1,400 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def write_cursor(place: tuple[int, str], bound_to: str) -> str:
 
 def read_cursor(cursor: object, bound_to: str) -> tuple[int, str]:
     """The position in a cursor; `ValueError` when it was altered or belongs to another list."""
-    body, _, seal = cursor.partition(".") if isinstance(cursor, str) else ("", "", "")
+    is_one = isinstance(cursor, str) and len(cursor) <= _LONGEST_CURSOR
+    body, _, seal = str(cursor).partition(".") if is_one else ("", "", "")
     if not body.isascii() or seal != _seal(body, bound_to):
         raise ValueError("this cursor is damaged, or belongs to another user, order or filter")
     return _place(json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4))))

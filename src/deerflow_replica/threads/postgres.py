@@ -77,9 +77,16 @@ class PostgresThreadMap(ThreadMap):
 
     async def _insert(self, keys: Sequence[str], new: NewThread) -> Inserted:
         # Sorted, so that two inserts of many rows wait for each other in one direction only.
-        parameters = {**new._asdict(), "keys": sorted(keys), "latest": MAX_MICROSECONDS}
-        found = await self._fetch("claim", parameters)
+        found = await self._fetch("claim", _claimed(sorted(keys), new))
         return Inserted(found[0][1] if found else 0, {key for key, _ in found})
+
+    async def _read_or_insert(self, keys: Sequence[str], new: NewThread) -> tuple[int, dict[str, Row], Inserted]:
+        if len(keys) == 1:  # mostly one's own, which a plain look finds in less time
+            return await super()._read_or_insert(keys, new)
+        answered = await self._fetch("claim_many", _claimed(keys, new))
+        now = answered[0][0] if answered else 0
+        rows = {values[2]: Row(*values[2:]) for values in answered if not values[1]}
+        return now, rows, Inserted(now, {values[2] for values in answered if values[1]})
 
     async def _change(self, key: str, rule: Rule[T]) -> T:
         async def work(connection: Connection) -> T:
@@ -145,6 +152,10 @@ class PostgresThreadMap(ThreadMap):
 
     def _sql(self, name: str) -> bytes:
         return self._statements.by_name[name].encode()
+
+
+def _claimed(keys: Sequence[str], new: NewThread) -> dict[str, Any]:
+    return {**new._asdict(), "keys": list(keys), "latest": MAX_MICROSECONDS}
 
 
 def _create_schema(schema: str | None) -> list[str]:

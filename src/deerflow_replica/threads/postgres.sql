@@ -83,6 +83,31 @@ FROM clock, unnest(%(keys)s::text[]) AS key
 ON CONFLICT DO NOTHING
 RETURNING thread_id, created_at
 
+-- name: claim_many
+-- What others insert meanwhile is in neither answer.
+WITH clock AS MATERIALIZED (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now),
+found AS MATERIALIZED (
+    SELECT thread_id, user_id, assistant_id, display_name, status, metadata,
+           created_at, updated_at, version, ttl, expires_at, deleted_at, change
+    FROM {table}
+    WHERE tenant = %(tenant)s AND thread_id = ANY(%(keys)s::text[])
+),
+made AS (
+    INSERT INTO {table} (tenant, thread_id, user_id, assistant_id, display_name, status, metadata,
+                         created_at, updated_at, version, ttl, expires_at, change)
+    SELECT %(tenant)s, key, %(user_id)s, %(assistant_id)s::text, %(display_name)s::text, %(status)s, %(metadata)s,
+           now, now, 1, %(ttl)s::bigint,
+           CASE WHEN %(ttl)s::bigint IS NOT NULL THEN least(now + %(ttl)s::bigint, %(latest)s::bigint) END, %(change)s
+    FROM clock, unnest(%(keys)s::text[]) AS key
+    WHERE key COLLATE "C" NOT IN (SELECT thread_id FROM found)
+    ORDER BY key COLLATE "C" -- two inserts of many rows wait for each other in one direction only
+    ON CONFLICT DO NOTHING
+    RETURNING thread_id
+)
+SELECT now, true, thread_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM clock, made
+UNION ALL
+SELECT now, false, found.* FROM clock, found
+
 -- name: insert
 INSERT INTO {table} (tenant, thread_id, user_id, assistant_id, display_name, status, metadata,
                      created_at, updated_at, version, ttl, expires_at, deleted_at, change)
