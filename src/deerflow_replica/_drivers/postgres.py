@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -37,6 +38,7 @@ T = TypeVar("T")
 COLLIDED = frozenset({"40001", "40P01"})
 """serialization_failure, deadlock_detected: rolled back, and worth another try."""
 _MOST_PREPARED = 20  # statements on one connection; the least used goes first
+_LONGEST_CANCEL = 0.5  # seconds
 _RESTARTING = {"57P01", "57P02", "57P03"}  # admin_shutdown, crash_shutdown, cannot_connect_now
 
 
@@ -160,7 +162,11 @@ async def connected_pool(
             timeout=timeout_seconds,
             # The pool's attempts back off: after 5 minutes of them, a server that is back stays unseen for minutes.
             reconnect_timeout=timeout_seconds,
-            kwargs={"autocommit": True, "prepare_threshold": prepare_threshold},
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": prepare_threshold,
+                "connect_timeout": _patience(dsn, timeout_seconds),
+            },
             configure=_configure,
             open=False,
         )
@@ -175,7 +181,7 @@ async def connected_pool(
 async def executed(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, retry: bool, timeout_seconds: float) -> T:
     """Run `work` on a connection of a pool of this loop, as `PostgresDatabase.execute` does."""
     with postgres_errors():
-        async with asyncio.timeout(timeout_seconds):
+        async with _within(timeout_seconds):
             if not retry:
                 return await _on_connection(pool, work)
             while True:
@@ -205,6 +211,22 @@ async def exclusive(connection: Connection, name: str) -> AsyncIterator[None]:
                 yield
                 return
         await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311  # jitter, not a secret
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """`TimeoutError` at the end of this time, also where the server says nothing.
+
+    Work that is cancelled asks the server to cancel, and waits up to ten seconds for it: so it is cancelled a little
+    before the end, and at the end again, which makes psycopg close the connection.
+    """
+    async with asyncio.timeout(seconds), asyncio.timeout(seconds - min(_LONGEST_CANCEL, seconds / 4)):
+        yield
+
+
+def _patience(dsn: str, timeout_seconds: float) -> int | str:
+    """How long the pool waits for a new connection, in seconds; psycopg's own two minutes keep it from trying again."""
+    return conninfo_to_dict(dsn).get("connect_timeout") or min(math.ceil(timeout_seconds), 120)
 
 
 async def _revived(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
