@@ -6,45 +6,20 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from deerflow_replica import AppConfig
-from deerflow_replica.gateway import create_app
-from deerflow_replica.replica import open_replica
-from gateway.graphs import counting_graph
-from gateway.serving import served
+from gateway.replicas import two_replicas
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
-RUNS, READERS_EACH, EVENTS = 20, 12, 60
+RUNS, READERS_EACH, EVENTS = 20, 12, 40
 FRAME = re.compile(rb'event: custom\ndata: \{"n":(\d+)\}\nid: (\S+)\n')
 CLEAN_END = b"0\r\n\r\n"
-
-
-@pytest.fixture
-async def urls(
-    postgres_dsn: str, postgres_schema: str, redis_url: str, key_prefix: str
-) -> AsyncIterator[tuple[str, ...]]:
-    config = AppConfig.from_mapping(
-        {
-            "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
-            "stream_bridge": {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix},
-            "user_thread_mapping": {"postgres_schema": postgres_schema},
-            "model_feedback": {"postgres_schema": postgres_schema},
-        }
-    )
-    config = config.evolve({"stream_bridge": {"queue_maxsize": 10_000}})
-    async with AsyncExitStack() as stack:
-        found = []
-        for _ in range(2):
-            replica = await stack.enter_async_context(open_replica(config))
-            found.append(await stack.enter_async_context(served(create_app(replica, {"agent": counting_graph()}))))
-        yield tuple(found)
 
 
 @asynccontextmanager
@@ -53,8 +28,8 @@ async def _answer(url: str, path: str, cursor: str) -> AsyncIterator[asyncio.Str
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
-        head = f"GET {path} HTTP/1.1\r\nhost: replica\r\nconnection: close\r\nlast-event-id: {cursor}\r\n\r\n"
-        writer.write(head.encode())
+        lines = [f"GET {path} HTTP/1.1", "host: replica", "connection: close", "x-user: alice"]
+        writer.write("\r\n".join([*lines, f"last-event-id: {cursor}", "", ""]).encode())
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
         yield reader
     finally:
@@ -75,12 +50,12 @@ async def _events(url: str, path: str, cursor: str) -> AsyncGenerator[tuple[int,
         assert unread.endswith(CLEAN_END) or unread == b"", unread
 
 
-async def _followed(urls: tuple[str, ...], path: str, dice: random.Random) -> list[int]:
+async def _followed(urls: list[str], path: str, dice: random.Random) -> list[int]:
     """The numbers that a client gets that leaves after some, and goes on elsewhere with the last id it got."""
     numbers: list[int] = []
     cursor = "-1"
     while True:
-        patience = dice.choice((3, 10, 30, 1000))
+        patience = dice.choice((5, 20, 1000))
         async with aclosing(_events(dice.choice(urls), path, cursor)) as events:
             async for number, event_id in events:
                 numbers.append(number)
@@ -92,18 +67,20 @@ async def _followed(urls: tuple[str, ...], path: str, dice: random.Random) -> li
                 return numbers
 
 
-async def test_hundreds_of_readers_get_every_event_once(urls: tuple[str, ...]) -> None:
-    body: dict[str, Any] = {
-        "assistant_id": "agent", "input": {"count": EVENTS, "pause": 0.03}, "stream_mode": "custom",
-    }  # fmt: skip
-    async with httpx.AsyncClient(base_url=urls[0], timeout=30) as client:
-        places = []
-        for _ in range(RUNS):
-            thread_id = (await client.post("/threads", json={})).json()["thread_id"]
-            created = await client.post(f"/threads/{thread_id}/runs", json=body)
-            places.append(created.headers["content-location"] + "/stream")
-    followed = await asyncio.gather(
-        *(_followed(urls, place, random.Random(f"{place} {n}")) for place in places for n in range(READERS_EACH))
-    )
+async def test_hundreds_of_readers_get_every_event_once(shared: dict[str, Any]) -> None:
+    async with two_replicas(shared) as urls:
+        places = [await _begun(urls[0]) for _ in range(RUNS)]
+        followed = await asyncio.gather(
+            *(_followed(urls, place, random.Random(f"{n}")) for n, place in enumerate(places * READERS_EACH))
+        )
     assert len(followed) == RUNS * READERS_EACH
     assert [numbers for numbers in followed if numbers != list(range(EVENTS))] == []
+
+
+async def _begun(url: str) -> str:
+    """Where the stream of a new run is."""
+    body = {"assistant_id": "agent", "input": {"count": EVENTS, "pause": 0.03}, "stream_mode": "custom"}
+    async with httpx.AsyncClient(base_url=url, headers={"x-user": "alice"}, timeout=30) as client:
+        thread_id = (await client.post("/threads", json={})).json()["thread_id"]
+        created = await client.post(f"/threads/{thread_id}/runs", json=body)
+        return f"{created.headers['content-location']}/stream"
