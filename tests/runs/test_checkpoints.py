@@ -109,6 +109,19 @@ async def test_the_second_answer_is_taken_back_and_the_first_stays(saver: Saver)
     assert "Ann for fun" in await logged(saver)
 
 
+async def test_it_is_asked_again_when_only_the_tables_are_left(saver: Saver) -> None:
+    await run(saver, "r1", {"log": ["hi"]})
+    await run(saver, "r2", Command(resume="Ann"))
+    await run(saver, "r3", Command(resume="no reason"))
+    assert (await logged(saver))[-1] == "done"
+    await delete_run_checkpoints(saver, "t", "r3", before=None)
+    state = await asking_in_a_branch(checkpointer=saver).aget_state(at("t"))
+    assert (state.next, len(state.interrupts)) == (("talk",), 1)
+    await run(saver, "r4", Command(resume="Eve"))
+    await run(saver, "r5", Command(resume="for fun"))
+    assert await logged(saver) == ["hi", "planned", "looked", "hi", "planned", "Eve for fun", "done"]
+
+
 async def test_a_run_from_an_earlier_checkpoint_is_taken_back(saver: Saver) -> None:
     await run(saver, "r1", {"log": ["hi"]})
     await run(saver, "r2", Command(resume="Ann"))

@@ -14,6 +14,7 @@ from langgraph.types import StateSnapshot
 
 from ..runs.checkpoints import saver_errors
 from ..runs.events import shown
+from ..runs.fencing import saver_beside
 from ..runs.registry import rules
 from ..runs.registry.documents import to_json
 from .access import mirror_thread
@@ -88,7 +89,8 @@ async def opened_states(call: Call, row: ThreadRow) -> AsyncIterator[States | No
         **({} if call.user_id is None else {"user_id": call.user_id, "langgraph_auth_user_id": call.user_id}),
     }
     async with graph.opened(call.replica, {"configurable": configurable}) as compiled:
-        yield States(compiled, configurable)
+        own = saver_beside(call.replica.checkpointer)
+        yield States(compiled.copy(update={"checkpointer": own}), configurable)
 
 
 def left_by(snapshot: StateSnapshot, thread_id: str) -> RunOutcome:

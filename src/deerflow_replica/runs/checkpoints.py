@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.base.id import uuid6
 
 from .fencing import footprint_of, no_more_writes, unfenced
-from .footprint import Found
+from .footprint import Found, older_writes
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -28,6 +28,10 @@ class SaverTables(Protocol):
         """Driver exceptions within, from any method of the saver, become ours."""
         ...
 
+    async def heads_before(self, thread_id: str, run_id: str) -> list[tuple[str, str]]:
+        """Namespace and id of each checkpoint that the run went on from and that is the last one without the run's."""
+        ...
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None: ...
 
     async def copy_thread(self, source_id: str, target_id: str) -> None: ...
@@ -37,11 +41,13 @@ async def delete_run_checkpoints(saver: Saver, thread_id: str, run_id: str, *, b
     """Leave the thread as it was before the run, which has stopped: state, head, history.
 
     `before` is the id of the head that the run found, None if it is not known or there was none. Pass the run's own
-    saver: it remembers what the run wrote to checkpoints of earlier runs. A saver that cannot delete gets a copy of
-    the checkpoint `before` on top: the state is right, the history longer. `StoreUnavailableError`: try again.
+    saver: it remembers what the run wrote to checkpoints of earlier runs; with any other, of several questions in one
+    node the first one is asked again. A saver that cannot delete gets a copy of the checkpoint `before` on top: the
+    state is right, the history longer. `StoreUnavailableError`: try again.
     """
     await no_more_writes(saver)
-    touched, tables = footprint_of(saver).touched, _tables_of(saver)
+    tables, footprint = _tables_of(saver), footprint_of(saver)
+    touched = await _guessed(saver, tables, thread_id, run_id) if footprint is None else footprint.touched
     if _implements(saver, "adelete_for_runs"):
         await saver.adelete_for_runs([run_id])
     elif tables is None:
@@ -92,6 +98,14 @@ def _tables_of(saver: Saver) -> SaverTables | None:
 
                 return PostgresTables(cast(Any, saver))
     return None
+
+
+async def _guessed(saver: Saver, tables: SaverTables | None, thread_id: str, run_id: str) -> list[Found]:
+    """What the run found where it went on, as far as that can be told from what is there now."""
+    heads = [] if tables is None else await tables.heads_before(thread_id, run_id)
+    with saver_errors(saver):
+        found = [(head, await saver.aget_tuple(_config(thread_id, *head))) for head in heads]
+    return [Found(*head, older_writes(saved.pending_writes or ())) for head, saved in found if saved is not None]
 
 
 async def _put_back(saver: Saver, thread_id: str, touched: Iterable[Found]) -> None:

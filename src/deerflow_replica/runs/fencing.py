@@ -106,12 +106,25 @@ async def no_more_writes(saver: object) -> None:
         await saver.gate.close()
 
 
-def footprint_of(saver: object) -> Footprint:
-    return saver.footprint if isinstance(saver, _Fence) else Footprint()
+def footprint_of(saver: object) -> Footprint | None:
+    return saver.footprint if isinstance(saver, _Fence) else None
 
 
 def unfenced(saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
     return saver.unfenced if isinstance(saver, _Fence) else saver
+
+
+def saver_beside(saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
+    """The same saver for one reader. PostgreSQL savers do one operation at a time per object, pool or not."""
+    if not _is_over_pool(saver):
+        return saver
+    own: BaseCheckpointSaver[Any] = object.__new__(type(saver))
+    own.__dict__.update(saver.__dict__, lock=asyncio.Lock())
+    return own
+
+
+def _is_over_pool(saver: BaseCheckpointSaver[Any]) -> bool:
+    return hasattr(getattr(saver, "conn", None), "getconn")
 
 
 def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None]) -> BaseCheckpointSaver[Any]:
@@ -119,7 +132,7 @@ def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None
 
     PostgreSQL savers do one operation at a time per object, pool or not: over a pool, each run gets a lock of its own.
     """
-    over_pool = hasattr(getattr(saver, "conn", None), "getconn")
+    over_pool = _is_over_pool(saver)
     fence = _PooledFence if over_pool else _Fence
     own: BaseCheckpointSaver[Any] = object.__new__(type(f"Fenced{type(saver).__name__}", (fence, type(saver)), {}))
     own.__dict__.update(saver.__dict__, check_lease=check_lease, footprint=Footprint(), gate=Gate(), unfenced=saver)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP
+from langgraph.checkpoint.serde.types import INTERRUPT
 
+NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"  # LangGraph's, for writes of no task
 Write = tuple[str, str, Any]
 
 
@@ -60,6 +62,19 @@ class Footprint:
 
     def writes_to(self, config: Mapping[str, Any]) -> None:
         self._touched.add(_place(config))
+
+
+def older_writes(writes: Iterable[Write]) -> tuple[Write, ...]:
+    """Of a checkpoint where a thread stopped and went on, the writes that were there when it stopped: a command's come
+    with a run, and a task that asked has answered nothing yet.
+    """
+    writes = tuple(writes)
+    asked = {task_id for task_id, channel, _ in writes if channel == INTERRUPT}
+    return tuple(
+        (task_id, channel, value)
+        for task_id, channel, value in writes
+        if task_id != NULL_TASK_ID and (task_id not in asked or channel == INTERRUPT)
+    )
 
 
 def _place(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -19,6 +19,15 @@ class InMemoryTables:
     def errors(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    async def heads_before(self, thread_id: str, run_id: str) -> list[tuple[str, str]]:
+        heads = []
+        for checkpoint_ns, checkpoints in self._saver.storage.get(thread_id, {}).items():
+            parents = {saved[2] for saved in checkpoints.values() if self._run_of(saved) == run_id}
+            head = max((key for key, saved in checkpoints.items() if self._run_of(saved) != run_id), default=None)
+            if head in parents and head is not None:
+                heads.append((checkpoint_ns, head))
+        return heads
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None:
         for checkpoint_ns, checkpoints in list(self._saver.storage.get(thread_id, {}).items()):
             for checkpoint_id in [key for key, saved in checkpoints.items() if self._run_of(saved) == run_id]:

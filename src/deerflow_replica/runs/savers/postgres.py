@@ -25,6 +25,11 @@ class PostgresTables:
     def errors(self) -> AbstractContextManager[None]:
         return postgres_errors()
 
+    async def heads_before(self, thread_id: str, run_id: str) -> list[tuple[str, str]]:
+        async with self._transaction() as cursor:
+            await cursor.execute(self._sql["heads_before_run"], {"thread_id": thread_id, "run_id": run_id})
+            return [(row["checkpoint_ns"], row["checkpoint_id"]) for row in await cursor.fetchall()]
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None:
         async with self._transaction() as cursor:
             for statement in ("delete_writes_of_run", "delete_checkpoints_of_run"):

@@ -26,6 +26,12 @@ class SqliteTables:
     def errors(self) -> AbstractContextManager[None]:
         return sqlite_errors("of the checkpoints")
 
+    async def heads_before(self, thread_id: str, run_id: str) -> list[tuple[str, str]]:
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        async with self._transaction() as connection:
+            rows = await connection.execute_fetchall(self._sql["heads_before_run"], ids)
+        return [(checkpoint_ns, checkpoint_id) for checkpoint_ns, checkpoint_id in rows]
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None:
         async with self._transaction() as connection:
             for statement in ("delete_writes_of_run", "delete_checkpoints_of_run"):

@@ -1,3 +1,12 @@
+-- name: heads_before_run
+SELECT checkpoint_ns, max(checkpoint_id) AS checkpoint_id FROM checkpoints
+WHERE thread_id = %(thread_id)s AND metadata ->> 'run_id' IS DISTINCT FROM %(run_id)s
+GROUP BY checkpoint_ns
+HAVING (checkpoint_ns, max(checkpoint_id)) IN (
+    SELECT checkpoint_ns, parent_checkpoint_id FROM checkpoints
+    WHERE thread_id = %(thread_id)s AND metadata ->> 'run_id' = %(run_id)s
+)
+
 -- name: delete_writes_of_run
 DELETE FROM checkpoint_writes AS written USING checkpoints AS made
 WHERE made.thread_id = %(thread_id)s AND made.metadata ->> 'run_id' = %(run_id)s

@@ -1,3 +1,12 @@
+-- name: heads_before_run
+SELECT checkpoint_ns, max(checkpoint_id) AS checkpoint_id FROM checkpoints
+WHERE thread_id = :thread_id AND json_extract(CAST(metadata AS TEXT), '$.run_id') IS NOT :run_id
+GROUP BY checkpoint_ns
+HAVING (checkpoint_ns, max(checkpoint_id)) IN (
+    SELECT checkpoint_ns, parent_checkpoint_id FROM checkpoints
+    WHERE thread_id = :thread_id AND json_extract(CAST(metadata AS TEXT), '$.run_id') = :run_id
+)
+
 -- name: delete_writes_of_run
 DELETE FROM writes
 WHERE thread_id = :thread_id AND (checkpoint_ns, checkpoint_id) IN (
