@@ -17,6 +17,7 @@ import httpx
 import pytest
 import yaml
 
+from deerflow_replica.cli.supervisor import pause_after
 from waiting import eventually_sync
 
 HERE = Path(__file__).parent
@@ -271,6 +272,7 @@ def test_a_client_that_never_sends_its_body_does_not_keep_the_replica(free_port:
         assert process.wait(timeout=12) == 0
 
 
+@pytest.mark.faults
 def test_ctrl_c_lets_the_runs_of_every_replica_end(free_port: int, shared_config: Path) -> None:
     with serving(free_port, shared_config, "--replicas", "2") as parent:
         sleeper = Sleeper(free_port, 1.5)
@@ -279,6 +281,7 @@ def test_ctrl_c_lets_the_runs_of_every_replica_end(free_port: int, shared_config
         assert parent.wait(timeout=20) == 0
 
 
+@pytest.mark.faults
 def test_a_dead_replica_is_replaced_and_sigterm_ends_them_all(free_port: int, shared_config: Path) -> None:
     with serving(free_port, shared_config, "--replicas", "2") as parent:
         replica_id, pid = replica_of(free_port)
@@ -297,6 +300,26 @@ def test_a_dead_replica_is_replaced_and_sigterm_ends_them_all(free_port: int, sh
         assert all(gone(pid) for pid in seen.values())
 
 
+def test_a_replica_that_keeps_dying_is_replaced_more_and_more_slowly() -> None:
+    pauses = [0.0]
+    for served in (5.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 61.0, 0.1):
+        pauses.append(pause_after(served, pauses[-1]))
+    assert pauses[1:] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 1.0, 2.0]
+
+
+@pytest.mark.faults
+def test_a_second_sigterm_reaches_every_replica(free_port: int, shared_config: Path) -> None:
+    with serving(free_port, shared_config, "--replicas", "2") as parent:
+        sleeper = Sleeper(free_port, 300.0)
+        parent.send_signal(signal.SIGTERM)
+        eventually_sync(lambda: not is_ready(free_port), what="the drain")
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(timeout=10) == 0
+        with closing(sleeper._client), suppress(httpx.TransportError):
+            assert sleeper.events()[-1] == "error"
+
+
+@pytest.mark.faults
 def test_children_go_with_a_parent_that_is_killed(free_port: int, shared_config: Path) -> None:
     with serving(free_port, shared_config, "--replicas", "2") as parent:
         _, pid = replica_of(free_port)

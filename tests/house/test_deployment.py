@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,11 @@ import pytest
 import yaml
 
 from deerflow_replica import AppConfig
+from deerflow_replica.gateway import create_app
+from deerflow_replica.replica import open_replica
+from gateway.serving import IN_MEMORY, in_process
+
+pytestmark = pytest.mark.anyio
 
 FOLDER = Path(__file__).parents[2] / "examples" / "deploy"
 SERVERS = {"POSTGRES_URL": "postgresql://postgres:5432/postgres", "REDIS_URL": "redis://valkey:6379/0"}
@@ -25,6 +31,18 @@ def test_the_configuration_is_read_without_a_warning() -> None:
     assert config.warnings == ()
     assert config.database.postgres_url == SERVERS["POSTGRES_URL"]
     assert config.stream_bridge.redis_url == SERVERS["REDIS_URL"]
+
+
+async def test_the_agent_answers_whoever_says_who_he_is() -> None:
+    agent: Any = runpy.run_path(str(FOLDER / "agent.py"))
+    async with open_replica(AppConfig.from_mapping(IN_MEMORY)) as replica:
+        app = create_app(replica, {"agent": agent["make_agent"]}, authenticate=agent["user_of"])
+        async with in_process(app) as nobody, in_process(app, "ada") as ada:
+            assert (await nobody.post("/threads", json={})).status_code == 401
+            thread_id = (await ada.post("/threads", json={})).json()["thread_id"]
+            body = {"assistant_id": "agent", "input": {"messages": [{"role": "user", "content": "Who answers?"}]}}
+            answer = (await ada.post(f"/threads/{thread_id}/runs/wait", json=body)).json()
+    assert [message["type"] for message in answer["messages"]] == ["human", "ai"]
 
 
 def compose() -> dict[str, Any]:

@@ -13,8 +13,16 @@ import typer
 
 from ..errors import ConfigError
 
-BACKOFF_SECONDS = (1.0, 30.0)
+SHORTEST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0
+
+
+def pause_after(served_seconds: float, last_pause_seconds: float) -> float:
+    """Seconds until a child that served so long is replaced: twice as many as the last time, unless it was steady."""
+    if served_seconds > STEADY_SECONDS:
+        return SHORTEST_PAUSE_SECONDS
+    return min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, 2 * last_pause_seconds))
 
 
 def supervise(arguments: list[str], listener: socket.socket, replicas: int) -> None:
@@ -53,17 +61,14 @@ class _Supervisor:
 
     async def _keep_alive(self) -> None:
         clock = asyncio.get_running_loop().time
-        shortest, longest = BACKOFF_SECONDS
-        backoff = shortest
+        pause = 0.0
         while not self._leaving.is_set():
             started = clock()
             await self._serve_once()
-            if clock() - started > STEADY_SECONDS:
-                backoff = shortest
+            pause = pause_after(clock() - started, pause)
             with suppress(TimeoutError):
-                async with asyncio.timeout(backoff):
+                async with asyncio.timeout(pause):
                     await self._leaving.wait()
-            backoff = min(longest, backoff * 2)
 
     async def _serve_once(self) -> None:
         fds = (self._listener.fileno(), self._lifeline)
