@@ -100,6 +100,15 @@ def test_a_snapshot_that_was_not_stored_is_in_the_next_one_under_a_higher_number
     assert (lost.events, again.events) == (1, 2)
 
 
+def test_all_buckets_of_a_snapshot_that_was_not_stored_are_in_the_next_one() -> None:
+    at = Fixture()
+    at.call()
+    at.clock.now += 10
+    at.call()
+    at.ledger.restore(at.ledger.snapshot())
+    assert calls_of(at.ledger.snapshot()) == {(0, "m"): 2, (100_000, "m"): 1, (100_001, "m"): 1}
+
+
 def test_a_snapshot_of_everything_has_the_totals_of_idle_models_without_their_old_buckets() -> None:
     at = Fixture()
     at.call()

@@ -24,7 +24,7 @@ from counting_worker import (
 from deerflow_replica.counters import ModelCounters, ModelHealth
 from waiting import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("kind", KINDS)]
+pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.parametrize("kind", KINDS)]
 
 BUSY_MACHINE_SECONDS = 1.5  # what a write may take, and its thread may wait for its turn, while other tests run
 
@@ -47,7 +47,8 @@ async def calls(counters: ModelCounters) -> int:
 
 
 async def test_processes_and_threads_lose_nothing_while_others_compact(place: Place) -> None:
-    workers = [start(count_from_threads, place, 4, 200) for _ in range(3)]
+    each = 60 if place[0] == "mongodb" else 200  # FerretDB is slow
+    workers = [start(count_from_threads, place, 4, each) for _ in range(3)]
     try:
         async with build(place) as counters:
             while any(worker.is_alive() for worker in workers):
@@ -56,7 +57,8 @@ async def test_processes_and_threads_lose_nothing_while_others_compact(place: Pl
                 assert await calls(counters) >= before
             assert [worker.exitcode for worker in workers] == [0, 0, 0]
             totals = (await counters.totals())["m"]
-            assert (totals.call_count, totals.input_tokens, totals.latency.sum_seconds) == (2400, 7200, 1200.0)
+            counted = (totals.call_count, totals.input_tokens, totals.latency.sum_seconds)
+            assert counted == (12 * each, 36 * each, 6.0 * each)
             await counters.compact(dead_after_seconds=0)
             assert (await counters.totals())["m"] == totals
     finally:

@@ -26,7 +26,7 @@ from deerflow_replica.middleware import ModelCounterMiddleware
 from deerflow_replica.testing._counters_common import VOTER
 from waiting import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 INPUT = {"messages": [("user", "hi")]}
 
@@ -83,13 +83,13 @@ async def test_what_is_counted_meanwhile_is_written_later_by_itself(
     await counters.flush()
     server.kill()
     counters.record("m", "failure")
-    for call in (counters.flush, counters.totals, counters.window, counters.list_rows, counters.compact):
-        with pytest.raises(StoreUnavailableError):
-            await call()
-    with pytest.raises(StoreUnavailableError):
-        await counters.add_feedback("m", "positive", **VOTER)
-    with pytest.raises(StoreUnavailableError):
-        await asyncio.to_thread(counters.flush_sync)
+    outcomes = await asyncio.gather(
+        *[call() for call in (counters.flush, counters.totals, counters.window, counters.list_rows, counters.compact)],
+        counters.add_feedback("m", "positive", **VOTER),
+        asyncio.to_thread(counters.flush_sync),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError] * 7
     assert counters.local_totals()["m"].call_count == 2
     server.start()
 

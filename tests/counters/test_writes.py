@@ -149,6 +149,16 @@ async def test_enough_events_during_a_write_start_the_next_one(tmp_path: Path) -
         await eventually(lambda: counters._writes.missing == 0)
 
 
+async def test_a_cancelled_arecord_does_not_cancel_its_write(tmp_path: Path) -> None:
+    async with Gated(tmp_path / "counters.db", durability="sync", flush_interval_seconds=3600) as counters:
+        waiting = asyncio.ensure_future(counters.arecord("m", "success"))
+        await asyncio.to_thread(counters.writing.wait)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        counters.goes_on.set()
+        await eventually(lambda: counters._writes.missing == 0)
+
+
 async def test_counters_of_one_process_have_nothing_to_write() -> None:
     async with InMemoryModelCounters(durability="sync") as counters:
         await counters.arecord("m", "success")
