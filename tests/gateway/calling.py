@@ -21,13 +21,13 @@ async def client_of(app: Any, user: str | None = None) -> AsyncIterator[LangGrap
         yield LangGraphClient(http)
 
 
-async def status_of(client: LangGraphClient, thread_id: str, run_id: str, status: str) -> None:
+async def status_of(client: LangGraphClient, thread_id: str, run_id: str, status: str, *, timeout: float = 10) -> None:
     """Wait until the run has this status."""
 
     async def has_it() -> bool:
         return (await client.runs.get(thread_id, run_id))["status"] == status
 
-    await eventually(has_it, what=f"run {status}")
+    await eventually(has_it, timeout=timeout, what=f"the run's being {status}")
 
 
 async def started(client: LangGraphClient, **body: Any) -> tuple[str, str]:

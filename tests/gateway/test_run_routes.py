@@ -13,6 +13,7 @@ from langgraph_sdk.errors import NotFoundError, UnprocessableEntityError
 from deerflow_replica.gateway import create_app
 from deerflow_replica.replica import Replica
 from gateway.calling import SLOW, client_of, started, status_of
+from gateway.replicas import two_replicas
 from gateway.serving import Clients, by_header, served
 from waiting import eventually
 
@@ -253,3 +254,16 @@ async def test_a_reader_may_take_the_run_with_it(url: str, replica: Replica, sdk
         async with client.stream("GET", f"{place}/{what}?cancel_on_disconnect=1") as second:
             assert second.status_code == 200
     await _is_cancelled_within_two_seconds(replica, place)
+
+
+async def test_a_reader_at_another_replica_may_take_the_run_with_it(shared: dict[str, Any], sdk: Clients) -> None:
+    async with two_replicas(shared) as (here, there):
+        client = sdk(here, "u")
+        thread_id, run_id = await started(client)
+        place = f"/threads/{thread_id}/runs/{run_id}/stream?cancel_on_disconnect=1"
+        async with (
+            httpx.AsyncClient(base_url=there, headers={"x-user": "u"}) as http,
+            http.stream("GET", place) as answer,
+        ):
+            assert answer.status_code == 200
+        await status_of(client, thread_id, run_id, "interrupted", timeout=2)
