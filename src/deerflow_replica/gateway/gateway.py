@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -82,7 +82,7 @@ class Gateway:
             run = await self.replica._manager.start(request)
         except LookupError as error:
             raise not_found(THREAD_NOT_FOUND) from error
-        return admitted(request, run.run_id, self.replica.replica_id)
+        return replace(run._admitted, status="pending")  # as the LangGraph API says it, whether it waits or not
 
     def watched(self, response: StreamedResponse, run: RunRecord) -> ASGIApp:
         """The response, within reach of a drain while it streams."""
@@ -144,22 +144,3 @@ class Gateway:
             async with asyncio.timeout(_LAST_EVENTS_SECONDS):
                 while any(run.owner == self.replica_id for run in self._streams.values()):  # noqa: ASYNC110  # seconds at most, once in a process
                     await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-
-
-def admitted(request: RunRequest, run_id: str, replica_id: str) -> RunRecord:
-    """The record of a run that was admitted a moment ago, without asking for it: the run exists, so no request may fail
-    any more.
-    """
-    now = datetime.now(UTC)
-    return RunRecord(
-        run_id=run_id,
-        thread_id=request.thread_id,
-        assistant_id=request.assistant_id,
-        status="pending",
-        metadata=request.metadata,
-        kwargs=request.kwargs,
-        multitask_strategy=request.multitask_strategy,
-        created_at=now,
-        updated_at=now,
-        owner=replica_id,
-    )

@@ -196,8 +196,7 @@ class RunManager:
 
     def _execution(self, request: RunRequest, admission: Admission, sent: float) -> Execution:
         record, registry = admission.record, self._place.registry
-        run = Run(record.run_id, record.thread_id, request.user_id, lambda: registry.cancel(record.run_id))
-        run.became(record.status)
+        run = Run(record, request.user_id, lambda: registry.cancel(record.run_id))
         return Execution(request, run, admission, sent, self._place)
 
     def _begin(self, execution: Execution) -> Run:

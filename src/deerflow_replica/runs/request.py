@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .registry.records import MultitaskStrategy, RunStatus
+from .registry.records import MultitaskStrategy, RunRecord, RunStatus
 
 OpenGraph = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -56,12 +56,13 @@ class RunRequest:
 class Run:
     """A run that this replica executes."""
 
-    def __init__(self, run_id: str, thread_id: str, user_id: str | None, cancel: Callable[[], Awaitable[bool]]) -> None:
-        self.run_id = run_id
-        self.thread_id = thread_id
+    def __init__(self, admitted: RunRecord, user_id: str | None, cancel: Callable[[], Awaitable[bool]]) -> None:
+        self.run_id = admitted.run_id
+        self.thread_id = admitted.thread_id
         self.user_id = user_id
+        self._admitted = admitted
         self._cancel = cancel
-        self._status: RunStatus = "pending"
+        self._status: RunStatus = admitted.status
         self._over = asyncio.Event()
 
     def __repr__(self) -> str:
