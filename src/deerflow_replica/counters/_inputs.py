@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from ._ledger import LARGEST_COUNT
 
+_SENTIMENTS = {"positive": 1, "negative": -1, None: None}
+
 
 def check_settings(durability: str, flush_interval_seconds: float, flush_max_events: int, max_models: int) -> None:
     if durability not in ("batched", "sync"):
@@ -26,3 +28,10 @@ def check_keys(*keys: object) -> None:
     for key in keys:
         if not isinstance(key, str) or not key:
             raise ValueError(f"thread_id, run_id and user_id are strings that are not empty, not {key!r}")
+
+
+def checked_sentiment(sentiment: str | None) -> int | None:
+    """As it is stored."""
+    if sentiment not in _SENTIMENTS:
+        raise ValueError(f"a sentiment is 'positive', 'negative' or None, not {sentiment!r}")
+    return _SENTIMENTS[sentiment]

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial, reduce
 from typing import NamedTuple
@@ -29,6 +28,19 @@ class Release(NamedTuple):
     outcome: ReleaseOutcome
 
 
+class _ThreadsTurn:
+    """Around what never waits: whoever has it is done before a loop would notice."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    async def __aenter__(self) -> None:
+        self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class SharedCircuits:
     """Local copies, right at once; `share` takes what was seen here to the store, and brings the rest.
 
@@ -47,8 +59,8 @@ class SharedCircuits:
         self._offset = time.time() - time.monotonic()
         self._is_clock_set = False
         self._is_away = False
-        # What one takes to the store, another must not believe to be there. In one process nothing waits.
-        self._turn = asyncio.Lock() if counters._is_shared else nullcontext()
+        # What one is about to tell, another must not learn the opposite of.
+        self._turn = asyncio.Lock() if counters._is_shared else _ThreadsTurn()
 
     # What is known here
 

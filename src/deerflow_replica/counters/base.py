@@ -22,7 +22,7 @@ from ._counts import row_of, totals_of, window_of
 from ._fleet import Vote, fleet_counts
 from ._flusher import Flusher
 from ._followers import Followers, Hear
-from ._inputs import check_deltas, check_keys, check_settings
+from ._inputs import check_deltas, check_keys, check_settings, checked_sentiment
 from ._ledger import BUCKET_SECONDS, Ledger, checked_name
 from ._runs import CountedRuns
 from ._shielded import Shielded
@@ -30,7 +30,6 @@ from ._writes import Writes
 from .values import Durability, ModelFeedbackRow, ModelTotals, ModelWindow, Outcome, Sentiment
 
 _LOG = logging.getLogger(__name__)
-_SENTIMENTS = {"positive": 1, "negative": -1, None: None}
 _DEAD_AFTER_SECONDS = 86400.0
 _UPKEEP_SECONDS = 3600.0  # how often each replica says that all its rows are alive, and folds those of the dead
 
@@ -204,10 +203,9 @@ class ModelCounters(Backend):
         """
         name = checked_name(model_name)
         check_keys(thread_id, run_id, user_id)
-        if sentiment not in _SENTIMENTS:
-            raise ValueError(f"a sentiment is 'positive', 'negative' or None, not {sentiment!r}")
+        vote = Vote(thread_id, run_id, user_id, name, checked_sentiment(sentiment))
         self._require_open()
-        return await self._vote(Vote(thread_id, run_id, user_id, name, _SENTIMENTS[sentiment]))
+        return await self._vote(vote)
 
     # Writing
 
