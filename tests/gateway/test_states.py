@@ -192,6 +192,7 @@ async def test_a_thread_needs_a_graph_to_have_a_state(sdk: LangGraphClient) -> N
         {"values": {"log": ["x"]}, "as_node": "nobody"},
         {"values": {"log": ["x"]}, "as_node": 7},
         {"values": {"log": 7}, "as_node": "plan"},
+        {"values": {"log": 7}, "as_node": "talk"},
         {"values": "text", "as_node": "plan"},
         {"values": None, "as_node": "__copy__", "checkpoint": {"checkpoint_ns": "nobody:1"}},
         {"values": {"log": ["x"]}, "checkpoint": {"checkpoint_ns": "nobody:1"}},
@@ -201,9 +202,10 @@ async def test_a_state_that_the_graph_refuses_is_422(
     sdk: LangGraphClient, client: httpx.AsyncClient, body: dict[str, Any]
 ) -> None:
     thread_id = await asked(sdk)
-    before = await sdk.threads.get_history(thread_id)
+    before, head = await sdk.threads.get_history(thread_id), await sdk.threads.get_state(thread_id)
     assert (await client.post(f"/threads/{thread_id}/state", json=body)).status_code == 422
     assert await sdk.threads.get_history(thread_id) == before
+    assert await sdk.threads.get_state(thread_id) == head
 
 
 async def test_only_what_is_selected(sdk: LangGraphClient, client: httpx.AsyncClient) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import StateSnapshot
 
-from ..runs.checkpoints import saver_errors
+from ..runs.checkpoints import saver_errors, take_back_writes
 from ..runs.events import shown
 from ..runs.fencing import saver_beside
 from ..runs.registry import rules
@@ -35,11 +35,12 @@ class States:
     """`place` names a checkpoint by `checkpoint_ns`, `checkpoint_id` and `checkpoint_map`; empty: the head."""
 
     graph: Graph
+    saver: BaseCheckpointSaver[Any]
     configurable: Mapping[str, Any]
 
     async def at(self, place: Mapping[str, Any], *, subgraphs: bool = False) -> StateSnapshot | None:
         """None: there is no such checkpoint."""
-        with _asked_of(self.graph, ValueError):
+        with _asked_of(self.saver, ValueError):
             snapshot = await self.graph.aget_state(self._config(place), subgraphs=subgraphs)
         return snapshot if snapshot.created_at else None
 
@@ -48,16 +49,23 @@ class States:
     ) -> list[StateSnapshot]:
         """Newest first."""
         earlier = None if before is None else self._config({"checkpoint_id": before})
-        with _asked_of(self.graph, ValueError):
+        with _asked_of(self.saver, ValueError):
             found = self.graph.aget_state_history(
                 self._config(place), limit=limit, before=earlier, filter=dict(metadata) if metadata else None
             )
             return [snapshot async for snapshot in found]
 
     async def update(self, place: Mapping[str, Any], values: Any, as_node: str | None) -> Mapping[str, Any]:
-        """The `configurable` of the checkpoint that it made."""
-        with _asked_of(self.graph, InvalidUpdateError, ValueError, TypeError, LookupError, AttributeError):
-            config = await self.graph.aupdate_state(self._config(place), values, as_node)
+        """The `configurable` of the checkpoint that it made.
+
+        The graph stores the update as writes of the checkpoint before it, and only then asks its reducers.
+        """
+        with _asked_of(self.saver, InvalidUpdateError, ValueError, TypeError, LookupError, AttributeError):
+            try:
+                config = await self.graph.aupdate_state(self._config(place), values, as_node)
+            except BaseException:
+                await take_back_writes(self.saver, self.configurable["thread_id"])
+                raise
         return config.get("configurable", {})
 
     def _config(self, place: Mapping[str, Any]) -> Any:
@@ -65,10 +73,9 @@ class States:
 
 
 @contextmanager
-def _asked_of(graph: Graph, *refusals: type[Exception]) -> Iterator[None]:
+def _asked_of(saver: BaseCheckpointSaver[Any], *refusals: type[Exception]) -> Iterator[None]:
     """422 for what the graph finds wrong in a request: no such subgraph or node, values that its reducers refuse."""
-    saver = graph.checkpointer
-    with saver_errors(saver) if isinstance(saver, BaseCheckpointSaver) else nullcontext():
+    with saver_errors(saver):
         try:
             yield
         except refusals as error:
@@ -90,7 +97,7 @@ async def opened_states(call: Call, row: ThreadRow) -> AsyncIterator[States | No
     }
     async with graph.opened(call.replica, {"configurable": configurable}) as compiled:
         own = saver_beside(call.replica.checkpointer)
-        yield States(compiled.copy(update={"checkpointer": own}), configurable)
+        yield States(compiled.copy(update={"checkpointer": own}), own, configurable)
 
 
 def left_by(snapshot: StateSnapshot, thread_id: str) -> RunOutcome:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Saver = BaseCheckpointSaver[Any]
 
 _LOG = logging.getLogger(__name__)
+_NO_RUN = ""
 
 
 class SaverTables(Protocol):
@@ -56,6 +57,14 @@ async def delete_run_checkpoints(saver: Saver, thread_id: str, run_id: str, *, b
         await tables.delete_run(thread_id, run_id, touched)
     await _put_back(unfenced(saver), thread_id, touched)
     return None
+
+
+async def take_back_writes(saver: Saver, thread_id: str) -> None:
+    """What this saver of one request wrote to checkpoints that it found. A saver that is not known keeps it."""
+    footprint, tables = footprint_of(saver), _tables_of(saver)
+    if footprint is not None and tables is not None and footprint.touched:
+        await tables.delete_run(thread_id, _NO_RUN, footprint.touched)
+        await _put_back(saver, thread_id, footprint.touched)
 
 
 async def copy_thread(saver: Saver, source_id: str, target_id: str) -> None:

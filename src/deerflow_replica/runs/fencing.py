@@ -115,27 +115,29 @@ def unfenced(saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
 
 
 def saver_beside(saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
-    """The same saver for one reader. PostgreSQL savers do one operation at a time per object, pool or not."""
+    """A saver over the same connections for one request: it waits for nobody, and remembers what it wrote."""
+    return _made(_Fence, saver, lambda: None)
+
+
+def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None]) -> BaseCheckpointSaver[Any]:
+    """A saver over the same connections for one run, whose writes call `check_lease` first."""
     if not _is_over_pool(saver):
-        return saver
-    own: BaseCheckpointSaver[Any] = object.__new__(type(saver))
-    own.__dict__.update(saver.__dict__, lock=asyncio.Lock())
+        return _made(_Fence, saver, check_lease)
+    own = _made(_PooledFence, saver, check_lease)
+    own.__dict__.update(supports_pipeline=False)
+    return own
+
+
+def _made(
+    fence: type[_Fence], saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None]
+) -> BaseCheckpointSaver[Any]:
+    """PostgreSQL savers do one operation at a time per object, pool or not: over a pool, each gets its own lock."""
+    own: BaseCheckpointSaver[Any] = object.__new__(type(f"Fenced{type(saver).__name__}", (fence, type(saver)), {}))
+    own.__dict__.update(saver.__dict__, check_lease=check_lease, footprint=Footprint(), gate=Gate(), unfenced=saver)
+    if _is_over_pool(saver):
+        own.__dict__.update(lock=asyncio.Lock())
     return own
 
 
 def _is_over_pool(saver: BaseCheckpointSaver[Any]) -> bool:
     return hasattr(getattr(saver, "conn", None), "getconn")
-
-
-def fenced_saver(saver: BaseCheckpointSaver[Any], check_lease: Callable[[], None]) -> BaseCheckpointSaver[Any]:
-    """A saver over the same connections for one run, whose writes call `check_lease` first.
-
-    PostgreSQL savers do one operation at a time per object, pool or not: over a pool, each run gets a lock of its own.
-    """
-    over_pool = _is_over_pool(saver)
-    fence = _PooledFence if over_pool else _Fence
-    own: BaseCheckpointSaver[Any] = object.__new__(type(f"Fenced{type(saver).__name__}", (fence, type(saver)), {}))
-    own.__dict__.update(saver.__dict__, check_lease=check_lease, footprint=Footprint(), gate=Gate(), unfenced=saver)
-    if over_pool:
-        own.__dict__.update(lock=asyncio.Lock(), supports_pipeline=False)
-    return own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ async def update_state(call: Call) -> Response:
 async def get_history(call: Call) -> Response:
     query = call.request.query_params
     given: dict[str, Any] = {name: query[name] for name in ("limit", "before") if name in query}
-    if given.get("limit", "").isdecimal():
+    if _NUMBER.fullmatch(given.get("limit", "")):
         given["limit"] = int(given["limit"])
     return await _history(call, validated(_HISTORY, {**given, "select": _select(call)}))
 
@@ -107,6 +108,7 @@ def _select(call: Call) -> list[str] | None:
     return call.request.query_params.getlist("select") or None
 
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _AT: TypeAdapter[StateAtCheckpoint] = TypeAdapter(StateAtCheckpoint)
 _UPDATE: TypeAdapter[UpdateState] = TypeAdapter(UpdateState)
 _HISTORY: TypeAdapter[SearchHistory] = TypeAdapter(SearchHistory)
