@@ -132,7 +132,7 @@ async def many_readers(bench: Bench) -> AsyncIterator[Verdict]:
     async with client(executor.url) as http:
         threads = await new_threads(http, runs)
         places = [await new_run(http, thread, count=before + count, pause=0.1) for thread in threads]
-    readers = [await joined(gateway.url, place) for place in places for _ in range(each)]
+    readers = [await _answered(gateway.url, place) for place in places for _ in range(each)]
     cpu, began = gateway.cpu_seconds(), monotonic()
     await asyncio.sleep(count * 0.1)
     cpu = (gateway.cpu_seconds() - cpu) / (monotonic() - began)
@@ -147,6 +147,12 @@ async def many_readers(bench: Bench) -> AsyncIterator[Verdict]:
     yield Verdict(f"{text}: connections to Redis", connections, 8, at_most=True)
     yield Verdict(f"{text}: peak memory of the gateway, MiB", gateway.peak_mib(), 300, at_most=True)
     yield Verdict(f"{text}: CPU of the gateway, % of a core", 100 * cpu)
+
+
+async def _answered(url: str, place: str) -> EventReader:
+    reader = await joined(url, place)
+    await reader.answered
+    return reader
 
 
 async def cancel(bench: Bench) -> AsyncIterator[Verdict]:
