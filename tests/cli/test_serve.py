@@ -1,112 +1,17 @@
-"""`deerflow-replica serve` as its user sees it: real processes, real signals, real exit codes."""
+"""`deerflow-replica serve` as its user sees it: what it refuses, what it says, its exit codes."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
-import httpx
 import pytest
 import yaml
 
-from deerflow_replica.cli.supervisor import pause_after
+from cli.serve_process import HERE, START_SECONDS, command, is_ready, refused
 from waiting import eventually_sync
-
-HERE = Path(__file__).parent
-START_SECONDS = 40.0
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "deerflow_replica", "serve", *arguments]
-
-
-def refused(*arguments: str, cwd: Path = HERE) -> tuple[int, str]:
-    done = subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-def local_config(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump({"database": {"backend": "memory"}}))
-    return path
-
-
-@pytest.fixture
-def shared_config(tmp_path: Path, postgres_dsn: str, postgres_schema: str, redis_url: str, key_prefix: str) -> Path:
-    path = tmp_path / "config.yaml"
-    sections = {
-        "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
-        "stream_bridge": {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix},
-        "user_thread_mapping": {"postgres_schema": postgres_schema},
-        "model_feedback": {"postgres_schema": postgres_schema},
-        "memory": {"backend_config": {"storage_path": str(tmp_path / "memory")}},
-    }
-    path.write_text(yaml.safe_dump(sections))
-    return path
-
-
-@contextmanager
-def serving(port: int, config: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    arguments = ["--graph", "echo=served:make_echo", "--graph", "nap=served:make_nap"]
-    arguments += ["--config", str(config), "--port", str(port), "--log-level", "warning", *more]
-    process = subprocess.Popen(command(*arguments), cwd=HERE, start_new_session=True)
-    try:
-        eventually_sync(lambda: process.poll() is not None or is_ready(port), timeout=START_SECONDS, what="ready")
-        assert process.poll() is None
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5).is_success
-    except httpx.TransportError:
-        return False
-
-
-def replica_of(port: int) -> tuple[str, int]:
-    info = httpx.get(f"http://127.0.0.1:{port}/info", timeout=5).json()
-    return info["replica_id"], info["pid"]
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def test_serves_the_graph_and_ends_with_zero_on_sigterm(free_port: int, local_config: Path) -> None:
-    with serving(free_port, local_config) as process:
-        replica_id, pid = replica_of(free_port)
-        assert replica_id
-        assert pid == process.pid
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
 
 
 def test_a_graph_that_cannot_be_loaded_is_named(local_config: Path) -> None:
@@ -207,125 +112,6 @@ def test_a_server_that_is_down_is_named_without_its_password(tmp_path: Path, fre
     assert code == 1
     assert f"{path}:3:14 stream_bridge.redis_url: cannot reach redis://:***@127.0.0.1:{free_port}/0" in stderr
     assert "hush" not in stderr
-
-
-class Sleeper:
-    """A client that streams one run which sleeps."""
-
-    def __init__(self, port: int, seconds: float) -> None:
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
-        self._stream = self._client.stream(
-            "POST",
-            f"/threads/{uuid4()}/runs/stream",
-            json={"assistant_id": "nap", "input": {"seconds": seconds}, "if_not_exists": "create"},
-        )
-        self._lines = self._stream.__enter__().iter_lines()
-        assert next(self._lines) == "event: metadata"
-
-    def events(self) -> list[str]:
-        """The names of the events that follow, up to a clean end."""
-        with closing(self._client):
-            found = [line.removeprefix("event: ") for line in self._lines if line.startswith("event: ")]
-            self._stream.__exit__(None, None, None)
-        return found
-
-
-def timeouts(config: Path, **seconds: float) -> None:
-    sections = yaml.safe_load(config.read_text())
-    sections.setdefault("gateway", {}).update(seconds)
-    config.write_text(yaml.safe_dump(sections))
-
-
-def test_a_run_that_is_shorter_than_the_drain_ends_well(free_port: int, local_config: Path) -> None:
-    with serving(free_port, local_config) as process:
-        sleeper = Sleeper(free_port, 1.0)
-        process.send_signal(signal.SIGTERM)
-        assert sleeper.events()[-1] == "values"
-        assert process.wait(timeout=10) == 0
-
-
-def test_a_run_that_is_longer_than_the_drain_ends_as_an_error(free_port: int, local_config: Path) -> None:
-    timeouts(local_config, drain_timeout_seconds=0.5)
-    with serving(free_port, local_config) as process:
-        sleeper = Sleeper(free_port, 300.0)
-        process.send_signal(signal.SIGTERM)
-        assert sleeper.events()[-1] == "error"
-        assert process.wait(timeout=8) == 0
-
-
-def test_a_second_sigterm_skips_the_wait(free_port: int, local_config: Path) -> None:
-    with serving(free_port, local_config) as process:
-        sleeper = Sleeper(free_port, 300.0)
-        process.send_signal(signal.SIGTERM)
-        eventually_sync(lambda: not is_ready(free_port), what="the drain")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=8) == 0
-        with closing(sleeper._client), suppress(httpx.TransportError):
-            sleeper.events()
-
-
-def test_a_client_that_never_sends_its_body_does_not_keep_the_replica(free_port: int, local_config: Path) -> None:
-    with serving(free_port, local_config) as process, socket.create_connection(("127.0.0.1", free_port)) as client:
-        client.sendall(b"POST /threads HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        assert httpx.get(f"http://127.0.0.1:{free_port}/ok").is_success
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=12) == 0
-
-
-@pytest.mark.faults
-def test_ctrl_c_lets_the_runs_of_every_replica_end(free_port: int, shared_config: Path) -> None:
-    with serving(free_port, shared_config, "--replicas", "2") as parent:
-        sleeper = Sleeper(free_port, 1.5)
-        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the parent and its children alike
-        assert sleeper.events()[-1] == "values"
-        assert parent.wait(timeout=20) == 0
-
-
-@pytest.mark.faults
-def test_a_dead_replica_is_replaced_and_sigterm_ends_them_all(free_port: int, shared_config: Path) -> None:
-    with serving(free_port, shared_config, "--replicas", "2") as parent:
-        replica_id, pid = replica_of(free_port)
-        assert pid != parent.pid
-        os.kill(pid, signal.SIGKILL)
-        seen: dict[str, int] = {}
-
-        def two_others() -> bool:
-            if is_ready(free_port):
-                seen.update([replica_of(free_port)])
-            return len(seen.keys() - {replica_id}) == 2
-
-        eventually_sync(two_others, timeout=START_SECONDS, what="two living replicas")
-        parent.send_signal(signal.SIGTERM)
-        assert parent.wait(timeout=30) == 0
-        assert all(gone(pid) for pid in seen.values())
-
-
-def test_a_replica_that_keeps_dying_is_replaced_more_and_more_slowly() -> None:
-    pauses = [0.0]
-    for served in (5.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 61.0, 0.1):
-        pauses.append(pause_after(served, pauses[-1]))
-    assert pauses[1:] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 1.0, 2.0]
-
-
-@pytest.mark.faults
-def test_a_second_sigterm_reaches_every_replica(free_port: int, shared_config: Path) -> None:
-    with serving(free_port, shared_config, "--replicas", "2") as parent:
-        sleeper = Sleeper(free_port, 300.0)
-        parent.send_signal(signal.SIGTERM)
-        eventually_sync(lambda: not is_ready(free_port), what="the drain")
-        parent.send_signal(signal.SIGTERM)
-        assert parent.wait(timeout=10) == 0
-        with closing(sleeper._client), suppress(httpx.TransportError):
-            assert sleeper.events()[-1] == "error"
-
-
-@pytest.mark.faults
-def test_children_go_with_a_parent_that_is_killed(free_port: int, shared_config: Path) -> None:
-    with serving(free_port, shared_config, "--replicas", "2") as parent:
-        _, pid = replica_of(free_port)
-        parent.kill()
-        parent.wait()
-        eventually_sync(lambda: gone(pid), timeout=30, what="the end of the child")
 
 
 def test_it_says_where_it_listens_and_what_looks_wrong(tmp_path: Path) -> None:
