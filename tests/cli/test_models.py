@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from command_line import Command, runner
+from deerflow_replica.cli.models import _found, table_of
 from deerflow_replica.config import AppConfig
 from deerflow_replica.counters import ModelHealth, open_model_counters
 
@@ -49,6 +52,24 @@ def test_a_line_for_each_model(run: Command, file: Path) -> None:
     assert head.split()[:4] == ["model", "circuit", "calls", "failed"]
     assert fast.split() == ["fast", "closed", "2", "0", "0/2", "0.64", "s", "1.5", "s", "1400", "18", "2", "0"]
     assert ill.split()[:6] == ["ill", "open", "(auth)", "2", "2", "2/2"]
+
+
+def test_a_terminal_of_80_columns_shows_whole_words_and_numbers(file: Path) -> None:
+    async def count() -> None:
+        async with open_model_counters(AppConfig.from_file(file)) as counters:
+            health = ModelHealth(counters)
+            usage = {"input_tokens": 123_456_789, "output_tokens": 1_234_567}
+            for _ in range(5):
+                counters.record("gpt-5", "failure", duration_seconds=12.3, error_type="transient", usage=usage)
+            await health.refresh()
+
+    asyncio.run(count())
+    console = Console(width=80, force_terminal=True, color_system=None, file=io.StringIO(), record=True)
+    console.print(table_of(asyncio.run(_found(AppConfig.from_file(file)))))
+    lines = console.export_text().splitlines()
+    words = {word for line in lines for word in line.split()}
+    assert {"gpt-5", "open", "(consecutive", "failures)", "5", "12.3", "617283945", "6172835", "+", "-"} <= words
+    assert not any("…" in line or len(line) > 80 for line in lines)
 
 
 def test_json_has_everything(run: Command, file: Path) -> None:

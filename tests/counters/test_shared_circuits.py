@@ -110,6 +110,7 @@ async def test_many_refusals_at_once_are_one_thing_to_tell(tmp_path: Path) -> No
         health = health_of(counters)
         for seconds in range(200):
             counters.record("m", "failure", error_type="rate_limit", retry_after_seconds=100 + seconds)
+        assert [len(openings) for openings in health._circuits._openings.values()] == [1]
         await health.refresh()
         assert counters.swaps == 1
         until = health.state("m").open_until

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ from ..counters.opening import model_health, open_model_counters
 from ..counters.values import ModelTotals, ModelWindow
 from ..errors import ReplicaError
 from .reading import ConfigPath, ExtensionsPath, read_config, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _COLUMNS = ("model", "circuit", "calls", "failed", "failed/min", "p50", "p95", "tokens in", "tokens out", "+", "-")
 
@@ -80,21 +83,31 @@ def _print_table(found: Sequence[_Model]) -> None:
     from rich.console import Console
 
     console = Console()
-    rows = [_cells(model) for model in found]
-    if not console.is_terminal:
-        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-        for row in (_COLUMNS, *rows):
-            say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    if console.is_terminal:
+        console.print(table_of(found))
         return
+    rows = [_cells(model) for model in found]
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    for row in (_COLUMNS, *rows):
+        say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def table_of(found: Sequence[_Model]) -> Table:
+    """Fits into 80 columns: what is long is wrapped between words, and no number is cut."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*_COLUMNS)
-    for model, row in zip(found, rows, strict=True):
+    rows = [_cells(model) for model in found]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for title, *cells in zip(_COLUMNS, *rows, strict=True):
+        words = " ".join(cells).replace("_", " ").split() if title == "circuit" else cells
+        justify: Literal["left", "right"] = "left" if title in _COLUMNS[:2] else "right"
+        header = title.replace(" ", "\n").replace("/", "\n/")
+        table.add_column(header, justify=justify, overflow="fold", min_width=max(map(len, words)))
+    for model, (name, circuit, *rest) in zip(found, rows, strict=True):
         style = {"closed": "green", "half_open": "yellow", "open": "bold red"}[model.circuit.state]
-        name, circuit, *rest = row
-        table.add_row(Text(name), Text(circuit, style=style), *rest)
-    console.print(table)
+        table.add_row(Text(name), Text(circuit.replace("_", " "), style=style), *rest)
+    return table
 
 
 def _cells(model: _Model) -> tuple[str, ...]:
