@@ -116,5 +116,18 @@ async def test_a_run_from_an_earlier_checkpoint_forks(sdk: LangGraphClient, thre
     assert early["checkpoint_id"] in {state["parent_checkpoint_id"] for state in after[: -len(history)]}
 
 
+async def test_a_run_from_a_checkpoint_of_a_subgraph_forks(sdk: LangGraphClient, thread_id: str) -> None:
+    history: Any = await sdk.threads.get_history(thread_id)
+    [place] = [task["checkpoint"] for state in history for task in state["tasks"] if task["name"] == "talk"]
+    inner: Any = await sdk.threads.get_history(thread_id, checkpoint=place)
+    [early] = [state for state in inner if state["next"] == ["ask"]]
+    assert set(early["checkpoint"]["checkpoint_map"]) == {"", place["checkpoint_ns"]}
+    await sdk.runs.wait(thread_id, "agent", input=None, checkpoint=early["checkpoint"])
+    await answered(sdk, thread_id, "Eve", "to learn")
+    after: Any = await sdk.threads.get_state(thread_id)
+    assert "Eve to learn" in after["values"]["log"]
+    assert "Ann for fun" not in after["values"]["log"]
+
+
 async def _get(sdk: LangGraphClient, thread_id: str) -> httpx.Response:
     return await sdk.http.client.get(f"/threads/{thread_id}/history")

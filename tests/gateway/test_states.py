@@ -301,3 +301,32 @@ async def test_states_made_at_once_are_all_kept(sdk: LangGraphClient) -> None:
     await asyncio.gather(*(sdk.threads.update_state(thread_id, {"log": [str(n)]}, as_node="done") for n in range(5)))
     history: Any = await sdk.threads.get_history(thread_id)
     assert len(history) == 5
+
+
+async def test_a_thread_that_is_deleted_meanwhile_leaves_nothing(replica: Replica) -> None:
+    begun, deleted = asyncio.Event(), asyncio.Event()
+
+    async def to_the_end(state: Any) -> str:
+        begun.set()
+        await deleted.wait()
+        return END
+
+    class Plain(TypedDict, total=False):
+        value: int
+
+    builder = StateGraph(Plain)
+    builder.add_node("only", lambda state: state)
+    builder.add_edge(START, "only")
+    builder.add_conditional_edges("only", to_the_end, [END])
+    sdk = sdk_of(talking_app(replica, slow=builder.compile()))
+    thread_id = (await sdk.threads.create(graph_id="slow"))["thread_id"]
+    update = asyncio.ensure_future(sdk.threads.update_state(thread_id, {"value": 1}, as_node="only"))
+    await begun.wait()
+    await sdk.threads.delete(thread_id)
+    deleted.set()
+    with pytest.raises(APIStatusError) as refused:
+        await update
+    assert refused.value.response.status_code == 404
+    assert await replica.checkpointer.aget_tuple({"configurable": {"thread_id": thread_id}}) is None
+    with pytest.raises(APIStatusError):
+        await sdk.threads.get(thread_id)

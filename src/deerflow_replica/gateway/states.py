@@ -19,7 +19,7 @@ from ..runs.registry import rules
 from ..runs.registry.documents import to_json
 from .access import mirror_thread
 from .ids import system_assistant_id
-from .problems import unprocessable
+from .problems import THREAD_NOT_FOUND, not_found, unprocessable
 
 if TYPE_CHECKING:
     from ..replica import Replica
@@ -106,17 +106,17 @@ def left_by(snapshot: StateSnapshot, thread_id: str) -> RunOutcome:
     return rules.succeeded(_row_values(snapshot, thread_id), interrupts, stopped=bool(snapshot.next))
 
 
-async def leave(replica: Replica, row: ThreadRow, outcome: RunOutcome) -> None:
+async def leave(replica: Replica, thread_id: str, outcome: RunOutcome) -> None:
     """Store it in the thread's row, unless a run has begun meanwhile: then that run will.
 
-    A thread that was only claimed has no row before.
+    404 for a thread that was deleted meanwhile, of which nothing may stay.
     """
-    runs, thread_id = replica.runs, row.thread_id
-    if not await runs.settle_thread(thread_id, outcome):
-        made = await runs.create_thread(thread_id, user_id=row.user_id, metadata=row.metadata, config=row.config)
-        if made is not None:
-            await runs.settle_thread(thread_id, outcome)
-    await mirror_thread(replica, thread_id)
+    if await replica.runs.settle_thread(thread_id, outcome):
+        await mirror_thread(replica, thread_id)
+    elif await replica.runs.get_thread_head(thread_id) is None:
+        with saver_errors(replica.checkpointer):
+            await replica.checkpointer.adelete_thread(thread_id)
+        raise not_found(THREAD_NOT_FOUND)
 
 
 def _row_values(snapshot: StateSnapshot, thread_id: str) -> Any:

@@ -21,7 +21,7 @@ async def copy(call: Call) -> Response:
     new_id = new_thread_id()
     await copy_thread(call.replica.checkpointer, row.thread_id, new_id)
     made = await create_thread(call.replica, new_id, call.user_id, row.metadata, existing_is_fine=False)
-    await leave(call.replica, made, await _outcome(call, replace(row, thread_id=new_id)))
+    await leave(call.replica, made.thread_id, await _outcome(call, replace(row, thread_id=new_id)))
     return json_response(thread_answer(await thread_of(call.replica, new_id, call.user_id)))
 
 

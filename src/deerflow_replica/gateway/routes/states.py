@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from ..access import thread_of
+from ..access import open_thread, thread_of
 from ..answers import empty_state, state_answer, state_response
 from ..bodies import validated
 from ..endpoint import Call, Endpoint
@@ -36,6 +36,7 @@ async def post_state_at(call: Call) -> Response:
 async def update_state(call: Call) -> Response:
     """The checkpoint that was made. 409 while a run may make some, 400 as long as no graph is known."""
     body: UpdateState = call.body
+    await open_thread(call.replica, call.thread_id, call.user_id, create=False)
     row = await thread_of(call.replica, call.thread_id, call.user_id)
     if row.status == "busy":
         raise conflict("Thread is busy with a run")
@@ -46,7 +47,7 @@ async def update_state(call: Call) -> Response:
         made = await states.update(body.place(), body.values, body.as_node)
         head = await states.at({})
     if head is not None:
-        await leave(call.replica, row, left_by(head, row.thread_id))
+        await leave(call.replica, row.thread_id, left_by(head, row.thread_id))
     return state_response(_made(made), None)
 
 
