@@ -189,12 +189,13 @@ async def test_threads_go_with_an_assistant_if_asked(app: Any, client: LangGraph
         await user.runs.wait(thread_id, assistant_id, input={})
         return thread_id
 
-    async with official(app, "other") as other:
+    async with official(app, "other") as other, in_process(app, "u") as plain:
         stays = [await thread_of(other, "looking"), await thread_of(client, "looking")]
         for delete_threads in (False, True):
             assistant_id = (await _created(client, "looking"))["assistant_id"]
             threads = {await thread_of(client, assistant_id) for _ in range(3)}
-            await client.assistants.delete(assistant_id, delete_threads=delete_threads)
+            query = {"delete_threads": str(delete_threads).lower()}
+            assert (await plain.delete(f"/assistants/{assistant_id}", params=query)).status_code == 204
             left = {thread["thread_id"] for thread in await client.threads.search(limit=100)}
             assert left & threads == (set() if delete_threads else threads)
             assert stays[1] in left

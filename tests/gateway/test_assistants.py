@@ -106,8 +106,9 @@ async def test_a_change_merges_metadata_and_replaces_the_rest(app: Any) -> None:
         assert changed["metadata"] == {"old": 1, "both": 2}
         assert (changed["version"], changed["created_at"]) == (2, made["created_at"])
         assert await client.assistants.get(made["assistant_id"]) == changed
-        emptied = await client.assistants.update(made["assistant_id"], config={}, context={})
-        assert (emptied["config"], emptied["context"]) == ({}, {})
+    async with in_process(app) as plain:
+        emptied = await plain.patch(f"/assistants/{made['assistant_id']}", json={"config": {}, "context": {}})
+        assert (emptied.json()["config"], emptied.json()["context"]) == ({}, {})
 
 
 async def test_what_is_deleted_is_gone(app: Any) -> None:
@@ -121,7 +122,7 @@ async def test_what_is_deleted_is_gone(app: Any) -> None:
             await client.runs.create((await client.threads.create())["thread_id"], assistant_id)
 
 
-@pytest.mark.parametrize("unknown", ["nobody", "AGENT", str(uuid4()), "\0", "' OR 1=1 --", "é"])
+@pytest.mark.parametrize("unknown", ["nobody", "AGENT", str(uuid4()), "' OR 1=1 --", "é"])
 async def test_an_unknown_one_is_404(app: Any, unknown: str) -> None:
     async with official(app) as client:
         for ask in (
@@ -204,8 +205,9 @@ async def test_created_ones_belong_to_their_creator(guarded: Any, replica: Repli
                 assert await stranger.assistants.count() == 2
                 thread = (await stranger.threads.create())["thread_id"]
                 for run in (stranger.runs.create, stranger.runs.wait):
-                    with pytest.raises(httpx.HTTPStatusError, match=r"422|there is no assistant"):
+                    with pytest.raises(httpx.HTTPStatusError) as refused:
                         await run(thread, assistant_id)
+                    assert refused.value.response.status_code == 422
         assert await alice.assistants.get(assistant_id) == mine
         assert await alice.assistants.search(metadata={"k": 1}) == [mine]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph_sdk.errors import UnprocessableEntityError
 
 from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
@@ -79,10 +78,11 @@ async def test_items_expire(app: Any, store: SqliteStore) -> None:
 
 async def test_a_store_that_knows_no_expiry_says_so() -> None:
     config = AppConfig.from_mapping(IN_MEMORY)
-    async with open_replica(config) as replica, official(create_app(replica, {})) as client:
-        with pytest.raises(UnprocessableEntityError, match="TTL is not supported"):
-            await client.store.put_item(["a"], "k", {}, ttl=1)
-        await client.store.put_item(["a"], "k", {})
+    async with open_replica(config) as replica, in_process(create_app(replica, {})) as client:
+        body = {"namespace": ["a"], "key": "k", "value": {}}
+        refused = await client.put("/store/items", json={**body, "ttl": 1})
+        assert (refused.status_code, "TTL is not supported" in refused.json()["detail"]) == (422, True)
+        assert (await client.put("/store/items", json=body)).status_code == 204
 
 
 @pytest.mark.parametrize(
