@@ -83,16 +83,6 @@ async def test_a_cut_is_no_clean_end() -> None:
     assert source.closed
 
 
-async def test_a_cut_before_the_first_byte_is_a_cut_too_and_no_500() -> None:
-    source = Source()
-    response = _response(source.frames())
-    response.cut()
-    async with _streaming(response) as (answer, chunks):
-        assert answer.status_code == 200
-        with pytest.raises(httpx.RemoteProtocolError):
-            await anext(chunks)
-
-
 async def test_a_failing_source_is_no_clean_end() -> None:
     source = Source()
     source.queue.put_nowait(FRAME)

@@ -90,8 +90,6 @@ class StreamedResponse:
         if body.stalled in done:
             raise StreamCutError(f"the client accepted nothing for {self._send_timeout_seconds} s")
         if gone not in done:
-            if not body.has_begun:  # the server would answer an exception with 500, and clients a 500 with another POST
-                await body.begin(self._headers)
             raise StreamCutError("the stream was cut for the client to go on at another replica")
         if self._on_gone is not None:
             await self._on_gone()
@@ -125,7 +123,6 @@ class _Body:
         self._loop = asyncio.get_running_loop()
         self._writing_since = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self.has_begun = False
         self.stalled: asyncio.Future[None] = self._loop.create_future()
 
     def __enter__(self) -> Self:
@@ -138,7 +135,6 @@ class _Body:
 
     async def begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         await self._sent({"type": "http.response.start", "status": 200, "headers": headers})
-        self.has_begun = True
 
     async def write(self, chunk: bytes) -> None:
         await self._sent({"type": "http.response.body", "body": chunk, "more_body": True})
