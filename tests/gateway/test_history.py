@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -10,21 +11,21 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from deerflow_replica.replica import Replica
-from gateway.serving import in_process
+from gateway.serving import official
 from gateway.threads_of_talk import answered, asked, talking_app
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def client(replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
-    async with in_process(talking_app(replica)) as opened:
-        yield opened
+async def sdk(replica: Replica) -> AsyncIterator[LangGraphClient]:
+    async with official(talking_app(replica)) as client:
+        yield client
 
 
 @pytest.fixture
-def sdk(client: httpx.AsyncClient) -> LangGraphClient:
-    return LangGraphClient(client)
+def client(sdk: LangGraphClient) -> httpx.AsyncClient:
+    return sdk.http.client
 
 
 @pytest.fixture
@@ -116,6 +117,7 @@ async def test_a_run_from_an_earlier_checkpoint_forks(sdk: LangGraphClient, thre
     assert early["checkpoint_id"] in {state["parent_checkpoint_id"] for state in after[: -len(history)]}
 
 
+@pytest.mark.skipif(version("langgraph") < "1.2", reason="LangGraph before 1.2 replays the subgraph's old answer")
 async def test_a_run_from_a_checkpoint_of_a_subgraph_forks(sdk: LangGraphClient, thread_id: str) -> None:
     history: Any = await sdk.threads.get_history(thread_id)
     [place] = [task["checkpoint"] for state in history for task in state["tasks"] if task["name"] == "talk"]

@@ -16,7 +16,7 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import APIStatusError
 
 from deerflow_replica.replica import Replica
-from gateway.serving import in_process
+from gateway.serving import official
 from gateway.threads_of_talk import answered, asked, sdk_of, talking_app
 
 pytestmark = pytest.mark.anyio
@@ -25,14 +25,14 @@ UNKNOWN = "1f0c0ffe-0000-6000-8000-000000000000"
 
 
 @pytest.fixture
-async def client(replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
-    async with in_process(talking_app(replica)) as opened:
-        yield opened
+async def sdk(replica: Replica) -> AsyncIterator[LangGraphClient]:
+    async with official(talking_app(replica)) as client:
+        yield client
 
 
 @pytest.fixture
-def sdk(client: httpx.AsyncClient) -> LangGraphClient:
-    return LangGraphClient(client)
+def client(sdk: LangGraphClient) -> httpx.AsyncClient:
+    return sdk.http.client
 
 
 async def test_a_thread_without_runs_has_an_empty_state(sdk: LangGraphClient) -> None:
