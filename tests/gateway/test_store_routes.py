@@ -76,13 +76,13 @@ async def test_nothing_is_null_with_200(app: Any) -> None:
         assert (answer.status_code, answer.content) == (200, b"null")
 
 
-@pytest.mark.parametrize("key", ["", " ", "a.b", "%", "é\U0001f98c", "x&y=z", "/", "k" * 1024])
-async def test_keys_are_any_text(app: Any, key: str) -> None:
+async def test_keys_are_any_text(app: Any) -> None:
     async with official(app, "u") as client:
-        await client.store.put_item(["a"], key, {"n": 1})
-        assert (await client.store.get_item(["a"], key))["key"] == key
-        await client.store.delete_item(["a"], key)
-        assert await client.store.get_item(["a"], key) is None
+        for key in ("", " ", "a.b", "%", "é\U0001f98c", "x&y=z", "/", "k" * 1024):
+            await client.store.put_item(["a"], key, {"n": 1})
+            assert (await client.store.get_item(["a"], key))["key"] == key
+            await client.store.delete_item(["a"], key)
+            assert await client.store.get_item(["a"], key) is None
 
 
 async def test_search_filters_and_pages(app: Any, store: BaseStore) -> None:
