@@ -53,4 +53,9 @@ def run_tool(what: str, *command: str, cwd: Path, seconds: float, environment: M
         process.communicate()
         raise CannotBuildError(f"{what}: `{name}` took more than {seconds:g} s") from None
     if process.returncode:
-        raise CannotBuildError(f"{what}: `{name}` failed: {' '.join(errors.split())[-300:]}")
+        raise CannotBuildError(f"{what}: `{name}` failed: {_shortened(errors)}")
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else f"{line[:150]} ... {line[-150:]}"
