@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,33 +10,22 @@ import pytest
 from ..errors import StoreUnavailableError
 from ..runs.registry.assistants import AssistantChanges, AssistantFilter, AssistantRow, Assistants, NewAssistant
 from ..runs.registry.base import RunRegistry
-from ._contract import Contract
-from .runs import Build
+from ._runs_common import Build, RunRegistryFixtures
 
 HOSTILE = ("%", "_", "' OR 1=1 --", 'quote"', "back\\slash", "ü", "\U0001f98c", "{x}", "*")
 
 
-class AssistantsContract(Contract):
+class AssistantsContract(RunRegistryFixtures):
     """Provide the fixture `build`: a function that makes one more replica's registry, each on the same new rows."""
-
-    @pytest.fixture
-    def build(self) -> Build:
-        raise NotImplementedError("override the fixture `build`")
-
-    @pytest.fixture
-    async def registry(self, build: Build) -> AsyncIterator[RunRegistry]:
-        async with build() as registry:
-            yield registry
 
     @pytest.fixture
     def assistants(self, registry: RunRegistry) -> Assistants:
         return registry.assistants
 
     @pytest.fixture
-    async def peer(self, registry: RunRegistry, build: Build) -> AsyncIterator[Assistants]:
+    def others(self, peer: RunRegistry) -> Assistants:
         """Another replica's."""
-        async with build() as peer:
-            yield peer.assistants
+        return peer.assistants
 
     async def create(self, assistants: Assistants, assistant_id: str, **fields: Any) -> AssistantRow:
         row = await assistants.create(NewAssistant(assistant_id=assistant_id, **{"graph_id": "agent", **fields}))
@@ -48,7 +36,7 @@ class AssistantsContract(Contract):
         rows = await assistants.search(AssistantFilter(**wanted), **(page or {}))
         return [row.assistant_id for row in rows]
 
-    async def test_a_row_keeps_what_it_was_given(self, assistants: Assistants, peer: Assistants) -> None:
+    async def test_a_row_keeps_what_it_was_given(self, assistants: Assistants, others: Assistants) -> None:
         given = {
             "graph_id": "agent",
             "user_id": "u",
@@ -63,7 +51,7 @@ class AssistantsContract(Contract):
         assert row.version == 1
         assert row.created_at == row.updated_at
         assert row.created_at.utcoffset() is not None
-        assert await peer.get("a", user_id="u") == row
+        assert await others.get("a", user_id="u") == row
 
     async def test_what_is_not_given_is_empty(self, assistants: Assistants) -> None:
         row = await self.create(assistants, "a")
@@ -86,12 +74,12 @@ class AssistantsContract(Contract):
         assert await assistants.get("a", user_id="u") == row
 
     async def test_of_many_that_create_the_same_at_once_one_wins(
-        self, assistants: Assistants, peer: Assistants
+        self, assistants: Assistants, others: Assistants
     ) -> None:
         new = [NewAssistant(assistant_id="a", graph_id=f"g{number}") for number in range(20)]
-        rows = await asyncio.gather(*((assistants, peer)[n % 2].create(one) for n, one in enumerate(new)))
+        rows = await asyncio.gather(*((assistants, others)[n % 2].create(one) for n, one in enumerate(new)))
         [won] = [row for row in rows if row is not None]
-        assert await peer.get("a", user_id=None) == won
+        assert await others.get("a", user_id=None) == won
 
     async def test_an_owners_are_there_for_that_owner_alone(self, assistants: Assistants) -> None:
         mine = await self.create(assistants, "mine", user_id="u")
@@ -108,7 +96,7 @@ class AssistantsContract(Contract):
         assert await assistants.get("mine", user_id="u") == mine
         assert await assistants.get("shared", user_id=None) == shared
 
-    async def test_a_change_leaves_the_rest_alone(self, assistants: Assistants, peer: Assistants) -> None:
+    async def test_a_change_leaves_the_rest_alone(self, assistants: Assistants, others: Assistants) -> None:
         before = await self.create(
             assistants, "a", name="n", config={"tags": ["t"]}, context={"c": 1}, metadata={"old": 1, "both": {"x": 1}}
         )
@@ -121,7 +109,7 @@ class AssistantsContract(Contract):
         assert row.metadata == {"old": 1, "both": {"y": 2}, "new": 3}
         assert (row.version, row.created_at) == (2, before.created_at)
         assert row.updated_at >= before.updated_at
-        assert await peer.get("a", user_id=None) == row
+        assert await others.get("a", user_id=None) == row
 
     async def test_everything_can_be_changed(self, assistants: Assistants) -> None:
         await self.create(assistants, "a", user_id="u", config={"tags": ["t"]}, context={"c": 1})
@@ -132,11 +120,11 @@ class AssistantsContract(Contract):
         assert row.user_id == "u"
         assert await self.found(assistants, user_id="u", name="new", graph_id="other") == ["a"]
 
-    async def test_no_change_is_lost(self, assistants: Assistants, peer: Assistants) -> None:
+    async def test_no_change_is_lost(self, assistants: Assistants, others: Assistants) -> None:
         await self.create(assistants, "a")
         changes = [AssistantChanges(metadata={str(number): number}) for number in range(20)]
         await asyncio.gather(
-            *((assistants, peer)[n % 2].update("a", one, user_id=None) for n, one in enumerate(changes))
+            *((assistants, others)[n % 2].update("a", one, user_id=None) for n, one in enumerate(changes))
         )
         row = await assistants.get("a", user_id=None)
         assert row is not None
