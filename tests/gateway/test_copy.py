@@ -70,7 +70,9 @@ async def test_a_copy_is_its_makers(replica: Replica) -> None:
     copy = await copied(alice, source)
     owner = await replica.threads.owner_of(copy["thread_id"])
     assert owner == "alice"
-    assert {thread["thread_id"] for thread in await alice.threads.search()} == {source, copy["thread_id"]}
+    for filters in ({}, {"status": "interrupted"}, {"metadata": {"graph_id": "agent"}}):
+        found = await alice.threads.search(**filters)
+        assert {thread["thread_id"] for thread in found} == {source, copy["thread_id"]}
 
 
 async def test_a_thread_without_runs_is_copied_too(replica: Replica) -> None:

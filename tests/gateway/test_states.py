@@ -271,6 +271,8 @@ async def test_a_thread_that_was_only_claimed_gets_its_row(replica: Replica) -> 
     await alice.threads.update_state(thread_id, {"log": ["first"]}, as_node="done")
     thread: Any = await alice.threads.get(thread_id)
     assert (thread["values"], thread["status"]) == ({"log": ["first"]}, "idle")
+    await alice.threads.update_state(thread_id, {"log": ["planned"]}, as_node="plan")
+    assert [found["thread_id"] for found in await alice.threads.search(status="interrupted")] == [thread_id]
 
 
 async def test_a_remote_graph_sees_what_a_local_one_does(sdk: LangGraphClient) -> None:
