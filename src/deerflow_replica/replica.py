@@ -167,9 +167,10 @@ class Replica:
     ) -> Run:
         """Start a run in the background and return; its events go to the bridge.
 
-        Raises before the graph is entered: `ThreadOwnershipError`, `RunConflictError` (`reject` on a busy thread, or a
-        run id that is taken), `ValueError` for an unknown mode or strategy. A graph that fails gives an `error` event,
-        END and status `error`.
+        On a busy thread it waits for its turn (`enqueue`), is refused (`reject`), or ends the runs before it, which
+        stay as they are then (`interrupt`) or are as if they had never been (`rollback`). Raises before the graph is
+        entered: `ThreadOwnershipError`, `RunConflictError` (`reject` on a busy thread, or a run id that is taken),
+        `ValueError` for an unknown mode or strategy. A graph that fails gives an `error` event, END and status `error`.
         """
         context = self.context(
             thread_id=thread_id, user_id=user_id, agent_name=agent_name, run_id=run_id or str(uuid7())

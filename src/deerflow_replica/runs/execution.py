@@ -65,9 +65,7 @@ class Execution:
         self._woken.set()
 
     def cancel(self, action: CancelAction) -> None:
-        """What was asked of the run; that it is rolled back also comes true when it is stopping already."""
-        if action == "rollback" and self._reason == "cancelled" and not self._is_ending:
-            self._reason = "rolled back"
+        """What was asked of the run. Of several wishes the strongest is in its row, which is asked at the end."""
         self.stop("rolled back" if action == "rollback" else "cancelled")
 
     def stop(self, reason: StopReason) -> None:

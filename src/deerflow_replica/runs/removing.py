@@ -67,6 +67,8 @@ class Remover:
                 await self.delete_thread(thread_id)
             except ReplicaError as error:
                 _LOG.warning("thread %s has expired, and is not deleted yet: %s", thread_id, error)
+            except Exception:  # a saver that is not ours may raise anything, and others expire, too
+                _LOG.exception("thread %s has expired, and cannot be deleted", thread_id)
 
     def _deadline(self) -> float:
         """A replica that is gone is noticed within its lease and a sweep."""
