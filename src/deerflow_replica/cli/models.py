@@ -14,9 +14,8 @@ import typer
 from .._reach import reach_all
 from ..config import AppConfig
 from ..config.targets import target_of
-from ..counters.health import CircuitState
 from ..counters.opening import model_health, open_model_counters
-from ..counters.values import ModelTotals, ModelWindow
+from ..counters.values import CircuitState, ModelTotals, ModelWindow
 from ..errors import ReplicaError
 from .reading import ConfigPath, ExtensionsPath, read_config, say
 

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .base import ModelCounters
-from .health import CircuitState, ModelHealth, Permit
+from .health import ModelHealth
 from .inmemory import InMemoryModelCounters
 from .opening import open_model_counters
 from .outcome import Classification, classify
-from .values import LatencyHistogram, ModelFeedbackRow, ModelTotals, ModelWindow
+from .values import CircuitState, LatencyHistogram, ModelFeedbackRow, ModelTotals, ModelWindow, Permit
 
 if TYPE_CHECKING:
     from .exporters.otel import otel_metrics

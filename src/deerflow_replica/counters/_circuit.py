@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-State = Literal["closed", "open", "half_open"]
-ReleaseOutcome = Literal["success", "failure", "abandoned"]
+from .values import ReleaseOutcome, State
 
 
 @dataclass(frozen=True, slots=True)

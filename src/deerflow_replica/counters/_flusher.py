@@ -15,15 +15,17 @@ _LOG = logging.getLogger(__name__)
 class Flusher:
     """Calls `flush` on a thread of its own every `interval_seconds`, and whenever `wake` is set.
 
-    It holds `flush` (a bound method) weakly, so an owner that nobody closed is still collected, and warns.
+    It holds `flush` (a bound method) weakly, so an owner that nobody closed is still collected, and warns. `failure`
+    is what the log says when it raises: once for a store that is away, however long.
     """
 
     def __init__(
-        self, flush: Callable[[], None], *, wake: threading.Event, interval_seconds: float, name: str = "counters"
+        self, flush: Callable[[], None], *, wake: threading.Event, interval_seconds: float, name: str, failure: str
     ) -> None:
         self._flush = weakref.WeakMethod(flush)
         self._wake = wake
         self._interval_seconds = interval_seconds
+        self._failure = failure
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"deerflow-replica-{name}", daemon=True)
 
@@ -59,9 +61,9 @@ class Flusher:
             flush()
         except StoreUnavailableError as error:
             if not was_failing and not self._stopping.is_set():
-                _LOG.warning("model counts could not be written, they are kept and tried again: %s", error)
+                _LOG.warning("%s: %s", self._failure, error)
             return True
         except Exception:
-            _LOG.exception("model counts could not be written, they are kept and tried again")
+            _LOG.exception("%s", self._failure)
             return True
         return False

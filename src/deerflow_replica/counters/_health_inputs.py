@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from ._circuit import ReleaseOutcome
+from .values import ReleaseOutcome
 
 _LONGEST_RETRY_AFTER_SECONDS = 86400.0  # whatever a server says: after a day it is asked again
 

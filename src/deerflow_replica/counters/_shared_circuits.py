@@ -12,8 +12,9 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 from ..errors import StoreUnavailableError
-from ._circuit import NEVER_OPENED, Circuit, Opening, Policy, ReleaseOutcome, StoredCircuit, opened, released, state_of
+from ._circuit import NEVER_OPENED, Circuit, Opening, Policy, StoredCircuit, opened, released, state_of
 from .base import ModelCounters
+from .values import ReleaseOutcome
 
 _LOG = logging.getLogger(__name__)
 _UNKNOWN = NEVER_OPENED.circuit

@@ -82,7 +82,11 @@ class ModelCounters(Backend):
             await self._open()
             self._state = "open"
             self._flusher = Flusher(
-                self._flush_in_background, wake=self._ledger.changed, interval_seconds=self._flush_interval_seconds
+                self._flush_in_background,
+                wake=self._ledger.changed,
+                interval_seconds=self._flush_interval_seconds,
+                name="counters",
+                failure="model counts could not be written, they are kept and tried again",
             )
             self._flusher.start()
             self._followers.start()

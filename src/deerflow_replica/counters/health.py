@@ -9,13 +9,11 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .._sync import InlineRunner, Runner
 from ..errors import StoreUnavailableError
-from ._circuit import Circuit, Policy, State, leased, state_of
-from ._circuit import ReleaseOutcome as ReleaseOutcome
+from ._circuit import Circuit, Policy, leased, state_of
 from ._flusher import Flusher
 from ._health_inputs import check_health_settings, check_outcome, checked_names, retry_after
 from ._ledger import BUCKET_SECONDS
@@ -23,36 +21,11 @@ from ._shared_circuits import Release, SharedCircuits
 from ._shielded import Shielded
 from ._symptoms import Symptoms, is_against, seconds_to_look_at, speaks_against
 from .base import ModelCounters
+from .values import CircuitState, Permit, ReleaseOutcome
 
 T = TypeVar("T")
 
 _ANSWERED = ("success", "parse_error")
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitState:
-    """One model's circuit as this process knows it.
-
-    `reason` is `consecutive_failures, failure_rate, rate_limit` or `auth`; `open_until` is in epoch seconds of the
-    store's clock; `opened_count` is how often in a row it opened; `consecutive_failures` are those seen here.
-    """
-
-    model_name: str
-    state: State = "closed"
-    reason: str | None = None
-    opened_count: int = 0
-    open_until: float | None = None
-    consecutive_failures: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """Leave to call a model. `probe`: the only one in the fleet, to be released; `forced`: no model is well."""
-
-    model_name: str
-    probe: bool = False
-    forced: bool = False
-    token: str | None = None
 
 
 class ModelHealth:
@@ -109,7 +82,11 @@ class ModelHealth:
         self._news = threading.Event()
         self._hearing = _hearing(self)
         self._refresher = Flusher(
-            self._refresh_in_background, wake=self._news, interval_seconds=refresh_seconds, name="health"
+            self._refresh_in_background,
+            wake=self._news,
+            interval_seconds=refresh_seconds,
+            name="health",
+            failure="the models' health could not be shared, which is tried again",
         )
         counters._follow(self._hearing, self._refresher)
 

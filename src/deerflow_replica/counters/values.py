@@ -10,6 +10,8 @@ Outcome = Literal["success", "parse_error", "failure", "cancelled", "control_flo
 FailureKind = Literal["transient", "rate_limit", "auth", "request", "unknown"]
 Sentiment = Literal["positive", "negative"]
 Durability = Literal["batched", "sync"]
+State = Literal["closed", "open", "half_open"]
+ReleaseOutcome = Literal["success", "failure", "abandoned"]
 
 FAILURE_KINDS: tuple[FailureKind, ...] = ("transient", "rate_limit", "auth", "request", "unknown")
 LATENCY_BOUNDS: tuple[float, ...] = tuple(0.01 * 2**power for power in range(17))
@@ -130,3 +132,29 @@ class ModelFeedbackRow:
     positive_feedback_count: int
     negative_feedback_count: int
     updated_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitState:
+    """One model's circuit as this process knows it.
+
+    `reason` is `consecutive_failures, failure_rate, rate_limit` or `auth`; `open_until` is in epoch seconds of the
+    store's clock; `opened_count` is how often in a row it opened; `consecutive_failures` are those seen here.
+    """
+
+    model_name: str
+    state: State = "closed"
+    reason: str | None = None
+    opened_count: int = 0
+    open_until: float | None = None
+    consecutive_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to call a model. `probe`: the only one in the fleet, to be released; `forced`: no model is well."""
+
+    model_name: str
+    probe: bool = False
+    forced: bool = False
+    token: str | None = None

@@ -8,8 +8,8 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 
-from ..counters.health import ReleaseOutcome
 from ..counters.outcome import Classification, classify
+from ..counters.values import ReleaseOutcome
 
 LONGEST_NAME = 256
 

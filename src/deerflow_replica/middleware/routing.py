@@ -10,7 +10,8 @@ from langchain.agents.middleware.types import ModelCallResult, ModelRequest, Mod
 from langchain_core.language_models import BaseChatModel
 
 from ..context import DeerFlowContext
-from ..counters.health import ModelHealth, Permit
+from ..counters.health import ModelHealth
+from ..counters.values import Permit
 from ._carrying import Hearing, carrying
 from ._outcome import ending_of, is_worth_another, names_by_identity
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import pytest
 
 from ..counters.base import ModelCounters
-from ..counters.health import ModelHealth, Permit
+from ..counters.health import ModelHealth
+from ..counters.values import Permit
 from ._counters_common import Build, CountersFixtures
 
 
