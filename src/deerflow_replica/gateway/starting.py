@@ -162,6 +162,8 @@ def _step(step: Any) -> str | Send:
 def run_config(body: CreateRun, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The run's config: what the client may say of it, and who it is by the server's own word."""
     given = body.config or ConfigBody()
+    _check_keys({"metadata": body.metadata, "checkpoint": body.checkpoint})
+    _check_keys({"config.metadata": given.metadata, "config.configurable": given.configurable})
     configurable = {**(given.configurable or {}), **(body.checkpoint or {})}
     if body.checkpoint_id is not None:
         configurable["checkpoint_id"] = body.checkpoint_id
@@ -185,6 +187,13 @@ def _identity(names: Mapping[str, str], thread_id: str, run_id: str, user_id: st
 
 def names_of(assistant: AssistantRow) -> dict[str, str]:
     return {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
+
+
+def _check_keys(documents: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """What becomes metadata of checkpoints; of its values the savers take care."""
+    for name, document in documents.items():
+        if any("\0" in key for key in document or ()):
+            raise unprocessable(f"{name}: a key must not have a NUL")
 
 
 def _check_checkpoint(configurable: Mapping[str, Any]) -> None:
