@@ -123,15 +123,28 @@ async def test_a_checkpoint_of_no_thread_is_refused(
 
 async def test_an_agent_that_checks_its_thread_makes_it_no_more_visible(replica: Replica) -> None:
     def agent(replica: Replica) -> Any:
-        model = scripted(AIMessage("hi"), AIMessage("there"))
+        model = scripted(AIMessage("hi"), AIMessage("there"), AIMessage("you"))
         return create_agent(model, [], middleware=replica.middleware(), context_schema=DeerFlowContext)
 
     async with client_of(_app(replica, {"agent": agent}, "u"), "u") as client:
         question: Any = {"messages": [{"role": "user", "content": "hello"}]}
-        answer: Any = await client.runs.wait(None, "agent", input=question)
+        run = await client.runs.create(None, "agent", input=question, on_completion="keep")
+        answer: Any = await client.runs.join(run["thread_id"], run["run_id"])
         assert answer["messages"][-1]["content"] == "hi"
+        again: Any = await client.runs.wait(run["thread_id"], "agent", input=question)
+        assert again["messages"][-1]["content"] == "there"
         assert await _is_found_nowhere(client)
         assert await replica.threads.count("u") == 0
         thread_id = str((await client.threads.create())["thread_id"])
         await client.runs.wait(thread_id, "agent", input=question)
         assert [thread["thread_id"] for thread in await client.threads.search()] == [thread_id]
+
+
+async def test_a_replica_that_is_leaving_begins_none(replica: Replica, graphs: dict[str, Any]) -> None:
+    app = create_app(replica, graphs)
+    await app.state.gateway.drain()
+    async with in_process(app) as http:
+        for path in ("/runs", "/runs/stream", "/runs/wait"):
+            answer = await http.post(path, json=COUNTED)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert await replica.runs.unfinished(user_id=None) == ()

@@ -60,17 +60,18 @@ async def require_run(replica: Replica, thread_id: str, run_id: str, user_id: st
     return run
 
 
-async def open_thread(replica: Replica, thread_id: str, user_id: str | None, *, create: bool) -> None:
-    """Make sure that a run finds the thread's row. 404 for one that is not this user's; with `create` one that nobody
-    has becomes theirs.
+async def open_thread(replica: Replica, thread_id: str, user_id: str | None, *, create: bool) -> bool:
+    """Make sure that a run finds the thread's row; whether it is hidden. 404 for one that is not this user's; with
+    `create` one that nobody has becomes theirs.
     """
     by_map, head = await asyncio.gather(_by_map(replica, thread_id, user_id), replica.runs.get_thread_head(thread_id))
     allowed = is_allowed(head, user_id, by_map=by_map)
     if allowed and head is not None:
-        return
+        return head.hidden
     if not allowed and not (create and (await take_thread(replica, thread_id, user_id, {})).granted):
         raise not_found(THREAD_NOT_FOUND)
     await replica.runs.create_thread(thread_id, user_id=user_id)
+    return False
 
 
 async def create_thread(

@@ -41,7 +41,8 @@ async def begun(call: Call, request: RunRequest) -> RunRecord:
     from_checkpoint = configurable.get("checkpoint_id") or configurable.get("checkpoint_map")
     if not request.hidden:
         create = call.body.if_not_exists == "create" and not from_checkpoint
-        await open_thread(call.replica, request.thread_id, call.user_id, create=create)
+        if await open_thread(call.replica, request.thread_id, call.user_id, create=create):
+            configurable[HIDDEN_THREAD] = request.thread_id
     if from_checkpoint:
         await _require_checkpoints(call.replica, configurable)
     return await call.gateway.start(request)
