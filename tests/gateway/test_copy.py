@@ -70,7 +70,8 @@ async def test_a_copy_is_its_makers(replica: Replica) -> None:
     copy = await copied(alice, source)
     owner = await replica.threads.owner_of(copy["thread_id"])
     assert owner == "alice"
-    for filters in ({}, {"status": "interrupted"}, {"metadata": {"graph_id": "agent"}}):
+    questions: list[dict[str, Any]] = [{}, {"status": "interrupted"}, {"metadata": {"graph_id": "agent"}}]
+    for filters in questions:
         found = await alice.threads.search(**filters)
         assert {thread["thread_id"] for thread in found} == {source, copy["thread_id"]}
 
