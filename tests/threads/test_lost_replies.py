@@ -1,10 +1,11 @@
-"""A server whose reply gets lost: each call still ends as one success."""
+"""A server whose reply gets lost: each call still ends as one success. One that says nothing, or goes, is told."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeAlias
@@ -13,7 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from deerflow_replica.errors import StoreUnavailableError
 from deerflow_replica.threads import MongoThreadMap, PostgresThreadMap, RedisThreadMap, ThreadMap
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -27,12 +30,19 @@ class CuttingProxy:
         self._address = address
         self.replies_left: int | None = None
         self.cuts = 0
+        self.is_silent = False
+        self.is_refusing = False
+        self.ended = asyncio.get_running_loop().create_future()
         self.connections: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.add(asyncio.ensure_future(self.serve(reader, writer)))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_refusing:
+            writer.close()
+            await writer.wait_closed()
+            return
         if isinstance(self._address, str):
             theirs = await asyncio.open_unix_connection(self._address)
         else:
@@ -41,7 +51,7 @@ class CuttingProxy:
             asyncio.ensure_future(self._ask(reader, theirs[1])),
             asyncio.ensure_future(self._reply(theirs[0], writer)),
         ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*pumps, self.ended], return_when=asyncio.FIRST_COMPLETED)
         for pump in pumps:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
@@ -57,6 +67,10 @@ class CuttingProxy:
 
     async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            if self.is_refusing:
+                return
+            if self.is_silent:
+                continue
             if self.replies_left == 0:
                 self.replies_left = None
                 self.cuts += 1
@@ -92,6 +106,7 @@ async def proxied(address: str | tuple[str, int]) -> AsyncIterator[tuple[Cutting
     async with server:
         host, port = server.sockets[0].getsockname()
         yield proxy, f"{host}:{port}"
+    proxy.ended.set_result(None)  # psycopg leaves a connection whose connect took too long open until it is collected
     await asyncio.gather(*proxy.connections)
 
 
@@ -161,3 +176,39 @@ async def test_a_delete_without_tombstone_is_one_success(
         assert await threads.touch("t", user_id="bob")
         assert await threads.count("bob") == 1
     assert proxy.cuts >= 1
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("backend", ["postgres", "redis", "mongodb"])
+@pytest.mark.parametrize("fault", ["is_silent", "is_refusing"])
+async def test_a_server_that_does_not_answer_is_told_in_time(
+    proxy_and_build: tuple[CuttingProxy, Build], fault: str
+) -> None:
+    proxy, build = proxy_and_build
+    async with build(operation_timeout_seconds=1) as threads:
+        await threads.claim("t", "ann")
+        setattr(proxy, fault, True)
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: threads.claim("n", "ann"),
+            lambda: threads.hold("t", "ann"),
+            lambda: threads.owners_of(["t"]),
+            lambda: threads.list("ann"),
+            lambda: threads.count("ann"),
+            lambda: threads.touch("t", user_id="ann"),
+            lambda: threads.delete("t", user_id="bob"),
+            lambda: threads.sweep(),
+        )
+        started = time.monotonic()
+        for answer in await asyncio.gather(*(call() for call in calls), return_exceptions=True):
+            assert isinstance(answer, StoreUnavailableError)
+        assert time.monotonic() - started < 4
+        setattr(proxy, fault, False)
+
+        async def is_back() -> bool:
+            with contextlib.suppress(StoreUnavailableError):
+                return await threads.owner_of("t") == "ann"
+            return False
+
+        await eventually(is_back)
+        for call in calls:
+            await call()

@@ -104,17 +104,19 @@ class MongoServer:
         restart of the server between two calls is not seen.
         """
         with mongo_errors(self.name):
+            task = asyncio.ensure_future(_tried(client, work, retry=retry))
             try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    try:
-                        return await work(client)
-                    except ConnectionFailure:
-                        if not retry:
-                            raise
-                    return await work(client)
-            except TimeoutError:
-                _check_servers(client)
+                # Not cancelled at the end: the driver, when it is giving up itself, would lose a lock for ever.
+                await asyncio.wait([task], timeout=self._timeout_seconds)
+            except asyncio.CancelledError:
+                task.cancel()
+                await asyncio.wait([task])
                 raise
+            if task.done():
+                return await task
+            task.add_done_callback(_forgotten)
+            _check_servers(client)
+            raise TimeoutError
 
     def _new_client(self) -> Client:
         """The driver gives up before our own timeout does, as it can say why; it looks every half second."""
@@ -125,6 +127,7 @@ class MongoServer:
                 connectTimeoutMS=milliseconds,
                 serverSelectionTimeoutMS=milliseconds,
                 waitQueueTimeoutMS=milliseconds,
+                socketTimeoutMS=milliseconds,
                 maxPoolSize=self._max_size,
                 appname="deerflow-replica",
             )
@@ -199,6 +202,21 @@ class MongoDatabase(SharedDatabase):
     def _give_back(self) -> None:
         if self._owns_client:
             super()._give_back()
+
+
+async def _tried(client: Client, work: Callable[[Client], Awaitable[T]], *, retry: bool) -> T:
+    try:
+        return await work(client)
+    except ConnectionFailure:
+        if not retry:
+            raise
+    return await work(client)
+
+
+def _forgotten(task: asyncio.Task[Any]) -> None:
+    """Its caller was told that it takes too long."""
+    if not task.cancelled():
+        task.exception()
 
 
 def check_names(database: str, collection: str) -> None:
