@@ -127,3 +127,6 @@ async def test_who_came_back_after_it_was_folded_stays(place: Place) -> None:
         sleeper.record("m", "success")
         await sleeper.flush()
         assert (await counters.totals())["m"].call_count == 3
+        age()
+        await counters.compact(dead_after_seconds=10 * FOLDED_KEPT_SECONDS)
+        assert (await counters.totals())["m"].call_count == 3, "what was not folded is not dropped"
