@@ -73,7 +73,8 @@ def redis_place(url: str, prefix: str) -> Place:
     def age() -> None:
         with redis.Redis.from_url(url) as client:
             fields: Any = client.zrange(keys.folded_at, 0, -1)
-            client.zadd(keys.folded_at, dict.fromkeys(fields, LONG_AGO))
+            if fields:
+                client.zadd(keys.folded_at, dict.fromkeys(fields, LONG_AGO))
 
     def count() -> int:
         with redis.Redis.from_url(url) as client:
