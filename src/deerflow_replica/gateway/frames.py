@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReplicaError, StreamError
-from ..runs.registry.rules import ORPHANED, is_terminal
+from ..runs.registry.rules import is_terminal
 from ..runs.tail import ends_with_error, latest_event_id
 from ..stream import END_SENTINEL, StreamEvent, StreamGap, encode_sse
 from .answers import encode_json
@@ -158,7 +158,7 @@ async def _orphan_error(replica: Replica, run_id: str) -> dict[str, Any] | None:
     if not orphaned or await _reading(ends_with_error(replica.bridge, run_id)):
         return None
     run = await _swept(replica, run_id)
-    return dict((run.error if run is not None else None) or ORPHANED)
+    return None if run is None or run.error is None else dict(run.error)  # it was rolled back, or ended just before
 
 
 async def _swept(replica: Replica, run_id: str) -> RunRecord | None:
