@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from ..counters._circuit import Circuit, StoredCircuit
 from ..counters.base import ModelCounters
 from ..counters.health import ModelHealth
 from ..counters.values import Permit
@@ -177,6 +178,15 @@ class HealthContract(CountersFixtures):
         here, there = await self.half_open(pair)
         permits = await asyncio.gather(*[seat.health.acquire("m") for seat in (here, there) * 10])
         assert [permit.probe for permit in permits if permit is not None] == [True]
+
+    async def test_a_circuit_is_changed_only_by_who_read_it_as_it_is(self, counters: ModelCounters) -> None:
+        swapped = [
+            await counters._swap_circuit("m", version, Circuit(reason))
+            for version, reason in ((0, "first"), (0, "late"), (1, "second"), (1, "late"), (3, "early"))
+        ]
+        assert swapped == [True, False, True, False, False]
+        _, circuits = await counters._read_circuits()
+        assert circuits == {"m": StoredCircuit(2, Circuit("second"))}
 
     async def test_a_success_closes_for_everyone(self, pair: Pair) -> None:
         here, there = await self.half_open(pair, failure_threshold=2)
