@@ -13,7 +13,20 @@ from .._extras import extra
 from . import rules
 from .base import ThreadMap
 from .filters import metadata_matches
-from .mongo_rows import beyond, document_of, expired, id_of, matching, of_user, row_of, rows_of, unexpired, with_ids
+from .mongo_rows import (
+    PARTS_OF_OWNERS,
+    beyond,
+    document_of,
+    expired,
+    id_of,
+    lives,
+    matching,
+    of_user,
+    row_of,
+    rows_of,
+    unexpired,
+    with_ids,
+)
 from .paging import Filters, Query
 from .rules import Inserted, NewThread, Row, Rule
 
@@ -84,9 +97,8 @@ class MongoThreadMap(ThreadMap):
 
     async def _owners(self, keys: Sequence[str]) -> dict[str, str]:
         async def work(threads: Collection, now: int) -> dict[str, str]:
-            wanted = with_ids(self._tenant, keys) | {"live": True} | unexpired(now)
-            found = threads.find(wanted, {"thread_id": 1, "user_id": 1}).batch_size(len(keys) + 1)
-            return {document["thread_id"]: document["user_id"] async for document in found}
+            found = threads.find(with_ids(self._tenant, keys), PARTS_OF_OWNERS).batch_size(len(keys) + 1)
+            return {part["thread_id"]: part["user_id"] async for part in found if lives(part, now)}
 
         return await self._asked(work)
 
