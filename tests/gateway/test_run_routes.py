@@ -34,6 +34,29 @@ async def _gone(client: LangGraphClient, thread_id: str, run_id: str) -> bool:
     return run_id not in [run["run_id"] for run in await client.runs.list(thread_id)]
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=1.5", "limit=", "limit=%D9%A3", "offset=-1", "offset=99999999999", "status=x"],
+)
+async def test_a_list_that_cannot_be_is_refused(client: LangGraphClient, query: str) -> None:
+    thread_id = str((await client.threads.create())["thread_id"])
+    answer = await client.http.client.get(f"/threads/{thread_id}/runs?{query}")
+    assert answer.status_code == 422
+    assert query.partition("=")[0] in answer.json()["detail"]
+
+
+async def test_a_path_names_uuids(client: LangGraphClient) -> None:
+    http, thread_id = client.http.client, str((await client.threads.create())["thread_id"])
+    wrong = ["x", "0", thread_id[:-1], thread_id.replace("-", ""), "{" + thread_id + "}", "%00", thread_id + "%0A"]
+    for one in wrong:
+        for method, path in (("GET", f"/threads/{one}"), ("DELETE", f"/threads/{thread_id}/runs/{one}")):
+            assert (await http.request(method, path)).status_code == 422, (method, path)
+    assert (await http.get(f"/threads/{thread_id.upper()}")).json()["thread_id"] == thread_id
+    for method, path in (("PUT", f"/threads/{thread_id}"), ("GET", "/runs"), ("PATCH", f"/threads/{thread_id}/runs")):
+        answer = await http.request(method, path)
+        assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"}), (method, path)
+
+
 # Delete
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.errors import NotFoundError
 
 from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
 from deerflow_replica.replica import Replica, open_replica
 from gateway.calling import client_of, started
 from gateway.serving import IN_MEMORY, by_header, in_process
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +124,25 @@ async def test_what_the_map_cannot_ask_is_the_clients_mistake(replica: Replica, 
         answer = await http.patch(f"/threads/{made['thread_id']}", json={"metadata": {"b": "x" * 10_000}})
         assert answer.status_code == 422
         assert (await http.get(f"/threads/{made['thread_id']}")).json() == made
+
+
+@pytest.mark.faults  # it waits for an expiry
+async def test_a_thread_does_not_expire_under_its_run(graphs: dict[str, Any]) -> None:
+    config = AppConfig.from_mapping({**IN_MEMORY, "user_thread_mapping": {"ttl_seconds": 1.0}})
+    async with (
+        open_replica(config) as replica,
+        client_of(create_app(replica, graphs, authenticate=by_header), "u") as client,
+    ):
+        thread_id = str((await client.threads.create())["thread_id"])
+        await client.runs.wait(thread_id, "agent", input={"count": 60, "pause": 0.02})
+        assert await _found(client, status="idle") == [thread_id]
+
+        async def is_gone() -> bool:
+            return await client.threads.count() == 0
+
+        await eventually(is_gone, what="the thread's expiry")
+        with pytest.raises(NotFoundError):
+            await client.threads.get(thread_id)
 
 
 async def test_a_change_may_be_asked_for_without_its_outcome(client: LangGraphClient) -> None:
