@@ -32,9 +32,7 @@ _COLUMNS = (
 )
 
 
-async def deerflows_lists(
-    stack: AsyncExitStack, path: Path, size: int
-) -> dict[str, Callable[[], Awaitable[list[dict[str, Any]]]]]:
+async def deerflows_lists(stack: AsyncExitStack, path: Path, size: int) -> dict[str, Callable[[], Awaitable[object]]]:
     """Its first page of 50, and the one after 95 % of the threads."""
     connection = await stack.enter_async_context(aiosqlite.connect(path))
     await connection.executescript(_TABLE)
