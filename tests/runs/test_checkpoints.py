@@ -163,6 +163,29 @@ async def test_what_a_delta_channel_keeps_on_the_checkpoint_before_is_taken_back
     assert last["log"] == ["one", "end", "three", "end"]
 
 
+async def test_what_later_states_are_rebuilt_from_stays(saver: Saver) -> None:
+    if not hasattr(channels, "DeltaChannel"):
+        pytest.skip("this LangGraph has no DeltaChannel")
+    graph = _delta_graph().copy(update={"checkpointer": saver})
+    for run_id in ("r1", "r2", "r3"):
+        await graph.ainvoke({"log": [run_id]}, at("t", run_id))
+    await delete_run_checkpoints(saver, "t", "r2", before=None)
+    assert (await graph.aget_state(at("t"))).values["log"] == ["r1", "end", "r2", "end", "r3", "end"]
+    await delete_run_checkpoints(saver, "t", "r3", before=None)
+    assert (await graph.aget_state(at("t"))).values["log"] == ["r1", "end", "r2", "end"]
+    await graph.ainvoke({"log": ["r4"]}, at("t", "r4"))
+    assert (await graph.aget_state(at("t"))).values["log"] == ["r1", "end", "r2", "end", "r4", "end"]
+
+
+async def test_a_run_in_the_middle_goes_and_the_later_ones_stay(saver: Saver) -> None:
+    for run_id in ("r1", "r2", "r3"):
+        await run(saver, run_id, {"log": [run_id]})
+    last = await logged(saver)
+    await delete_run_checkpoints(saver, "t", "r2", before=None)
+    assert await logged(saver) == last
+    assert {metadata["run_id"] for *_, metadata, _ in await content(saver)} == {"r1", "r3"}
+
+
 def _delta_graph() -> Any:
     def joined(old: Any, writes: Sequence[Any]) -> Any:
         return [*old, *(word for write in writes for word in write)]

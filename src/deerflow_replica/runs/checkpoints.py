@@ -33,6 +33,10 @@ class SaverTables(Protocol):
         """Namespace and id of each checkpoint that the run went on from and that is the last one without the run's."""
         ...
 
+    async def is_built_upon(self, thread_id: str, run_id: str) -> bool:
+        """Whether later runs went on from the run, with channels that are rebuilt from its writes."""
+        ...
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None: ...
 
     async def copy_thread(self, source_id: str, target_id: str) -> None: ...
@@ -44,10 +48,14 @@ async def delete_run_checkpoints(saver: Saver, thread_id: str, run_id: str, *, b
     `before` is the id of the head that the run found, None if it is not known or there was none. Pass the run's own
     saver: it remembers what the run wrote to checkpoints of earlier runs; with any other, of several questions in one
     node the first one is asked again. A saver that cannot delete gets a copy of the checkpoint `before` on top: the
-    state is right, the history longer. `StoreUnavailableError`: try again.
+    state is right, the history longer. Of an earlier run, what later states are rebuilt from (`DeltaChannel`) stays.
+    `StoreUnavailableError`: try again.
     """
     await no_more_writes(saver)
     tables, footprint = _tables_of(saver), footprint_of(saver)
+    if tables is not None and await tables.is_built_upon(thread_id, run_id):
+        _LOG.warning("the checkpoints of run %s stay: the state of thread %s is rebuilt from them", run_id, thread_id)
+        return None
     touched = await _guessed(saver, tables, thread_id, run_id) if footprint is None else footprint.touched
     if _implements(saver, "adelete_for_runs"):
         await saver.adelete_for_runs([run_id])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,14 @@ class InMemoryTables:
                 heads.append((checkpoint_ns, head))
         return heads
 
+    async def is_built_upon(self, thread_id: str, run_id: str) -> bool:
+        return any(
+            saved[2] in checkpoints and self._run_of(checkpoints[saved[2]]) == run_id
+            for checkpoints in self._saver.storage.get(thread_id, {}).values()
+            for saved in checkpoints.values()
+            if self._run_of(saved) != run_id and "counters_since_delta_snapshot" in self._metadata_of(saved)
+        )
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None:
         for checkpoint_ns, checkpoints in list(self._saver.storage.get(thread_id, {}).items()):
             for checkpoint_id in [key for key, saved in checkpoints.items() if self._run_of(saved) == run_id]:
@@ -49,7 +57,11 @@ class InMemoryTables:
                 saver.blobs[target_id, checkpoint_ns, channel, version] = blob
 
     def _run_of(self, saved: tuple[Any, ...]) -> object:
-        return self._saver.serde.loads_typed(saved[1]).get("run_id")
+        return self._metadata_of(saved).get("run_id")
+
+    def _metadata_of(self, saved: tuple[Any, ...]) -> Mapping[str, Any]:
+        metadata: Mapping[str, Any] = self._saver.serde.loads_typed(saved[1])
+        return metadata
 
     def _keep_writes(self, thread_id: str, found: Found) -> None:
         place = (thread_id, found.checkpoint_ns, found.checkpoint_id)

@@ -30,6 +30,11 @@ class PostgresTables:
             await cursor.execute(self._sql["heads_before_run"], {"thread_id": thread_id, "run_id": run_id})
             return [(row["checkpoint_ns"], row["checkpoint_id"]) for row in await cursor.fetchall()]
 
+    async def is_built_upon(self, thread_id: str, run_id: str) -> bool:
+        async with self._transaction() as cursor:
+            await cursor.execute(self._sql["is_built_upon"], {"thread_id": thread_id, "run_id": run_id})
+            return bool((await cursor.fetchone())["found"])
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None:
         async with self._transaction() as cursor:
             for statement in ("delete_writes_of_run", "delete_checkpoints_of_run"):

@@ -32,6 +32,12 @@ class SqliteTables:
             rows = await connection.execute_fetchall(self._sql["heads_before_run"], ids)
         return [(checkpoint_ns, checkpoint_id) for checkpoint_ns, checkpoint_id in rows]
 
+    async def is_built_upon(self, thread_id: str, run_id: str) -> bool:
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        async with self._transaction() as connection:
+            [(found,)] = await connection.execute_fetchall(self._sql["is_built_upon"], ids)
+        return bool(found)
+
     async def delete_run(self, thread_id: str, run_id: str, touched: Iterable[Found]) -> None:
         async with self._transaction() as connection:
             for statement in ("delete_writes_of_run", "delete_checkpoints_of_run"):

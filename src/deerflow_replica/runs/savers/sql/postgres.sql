@@ -7,6 +7,16 @@ HAVING (checkpoint_ns, max(checkpoint_id)) IN (
     WHERE thread_id = %(thread_id)s AND metadata ->> 'run_id' = %(run_id)s
 )
 
+-- name: is_built_upon
+SELECT EXISTS (
+    SELECT 1 FROM checkpoints AS made JOIN checkpoints AS later
+        ON later.thread_id = made.thread_id AND later.checkpoint_ns = made.checkpoint_ns
+        AND later.parent_checkpoint_id = made.checkpoint_id
+    WHERE made.thread_id = %(thread_id)s AND made.metadata ->> 'run_id' = %(run_id)s
+        AND later.metadata ->> 'run_id' IS DISTINCT FROM %(run_id)s
+        AND later.metadata -> 'counters_since_delta_snapshot' IS NOT NULL
+) AS found
+
 -- name: delete_writes_of_run
 DELETE FROM checkpoint_writes AS written USING checkpoints AS made
 WHERE made.thread_id = %(thread_id)s AND made.metadata ->> 'run_id' = %(run_id)s

@@ -7,6 +7,16 @@ HAVING (checkpoint_ns, max(checkpoint_id)) IN (
     WHERE thread_id = :thread_id AND json_extract(CAST(metadata AS TEXT), '$.run_id') = :run_id
 )
 
+-- name: is_built_upon
+SELECT EXISTS (
+    SELECT 1 FROM checkpoints AS made JOIN checkpoints AS later
+        ON later.thread_id = made.thread_id AND later.checkpoint_ns = made.checkpoint_ns
+        AND later.parent_checkpoint_id = made.checkpoint_id
+    WHERE made.thread_id = :thread_id AND json_extract(CAST(made.metadata AS TEXT), '$.run_id') = :run_id
+        AND json_extract(CAST(later.metadata AS TEXT), '$.run_id') IS NOT :run_id
+        AND json_extract(CAST(later.metadata AS TEXT), '$.counters_since_delta_snapshot') IS NOT NULL
+) AS found
+
 -- name: delete_writes_of_run
 DELETE FROM writes
 WHERE thread_id = :thread_id AND (checkpoint_ns, checkpoint_id) IN (
