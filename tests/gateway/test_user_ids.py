@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
-from deerflow_replica.replica import Replica
-from gateway.serving import in_process
+from deerflow_replica.replica import Replica, open_replica
+from gateway.serving import IN_MEMORY, in_process
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +67,26 @@ async def test_any_other_text_is_a_user_of_its_own(replica: Replica, graphs: dic
         )
         assert done.json()["total"] == 1
     assert await replica.threads.owner_of(made["thread_id"]) == user
+
+
+async def _threads_of_nobody(graphs: dict[str, Any], anonymous: str) -> tuple[int, list[str | None]]:
+    """Without a hook: what making a thread answers, and whose the threads are after a run."""
+    config = {**IN_MEMORY, "user_thread_mapping": {"anonymous": anonymous, "anonymous_user_id": "everybody"}}
+    async with (
+        open_replica(AppConfig.from_mapping(config)) as replica,
+        in_process(create_app(replica, graphs)) as client,
+    ):
+        made = await client.post("/threads", json={})
+        if made.status_code != 200:
+            return made.status_code, []
+        thread_id = made.json()["thread_id"]
+        run = {"assistant_id": "agent", "input": {"count": 1}}
+        assert (await client.post(f"/threads/{thread_id}/runs/wait", json=run)).json()["total"] == 1
+        found = (await client.post("/threads/search", json={})).json()
+        return 200, [await replica.threads.owner_of(one["thread_id"]) for one in found]
+
+
+async def test_nobody_is_who_the_configuration_says(graphs: dict[str, Any]) -> None:
+    assert await _threads_of_nobody(graphs, "open") == (200, [None])
+    assert await _threads_of_nobody(graphs, "user") == (200, ["everybody"])
+    assert await _threads_of_nobody(graphs, "deny") == (401, [])

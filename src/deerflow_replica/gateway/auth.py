@@ -10,6 +10,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from ..config import UserThreadMappingConfig
 from ..threads.validation import user_key
 
 _log = logging.getLogger(__name__)
@@ -17,18 +18,25 @@ _log = logging.getLogger(__name__)
 Authenticate = Callable[[Request], str | Awaitable[str | None] | None]
 
 
-async def identify(authenticate: Authenticate | None, request: Request) -> str | None:
-    """The user id of a request; None when there is no hook. 401 when the hook knows nobody.
+async def identify(authenticate: Authenticate | None, request: Request, threads: UserThreadMappingConfig) -> str | None:
+    """The user id of a request. 401 when the hook knows nobody.
 
-    A sync hook runs on the event loop: it must not wait.
+    Without a hook it is who `threads.anonymous` says: nobody, the one anonymous user, or 401. A sync hook runs on the
+    event loop: it must not wait.
     """
     if authenticate is None:
-        return None
+        return _anonymous(threads)
     answer = authenticate(request)
     user_id = await answer if inspect.isawaitable(answer) else answer
     if user_id is None:
         raise HTTPException(401, "Unauthorized")
     return _checked(user_id)
+
+
+def _anonymous(threads: UserThreadMappingConfig) -> str | None:
+    if threads.anonymous == "deny":
+        raise HTTPException(401, "Unauthorized")
+    return threads.anonymous_user_id if threads.anonymous == "user" else None
 
 
 def _checked(user_id: Any) -> str:

@@ -89,7 +89,8 @@ class _EndpointApp:
     async def _call(self, request: Request) -> Call:
         if self._endpoint.public:
             return Call(self._gateway, request, None, "", None, None)
-        user_id = await identify(self._gateway.authenticate, request)
+        threads = self._gateway.config.user_thread_mapping
+        user_id = await identify(self._gateway.authenticate, request, threads)
         thread_id, run_id = _path_id(request, "thread_id"), _path_id(request, "run_id")
         run = await self._checked(thread_id, run_id, user_id)
         return Call(self._gateway, request, user_id, thread_id, run, await self._body(request))
