@@ -23,6 +23,7 @@ from gateway.graphs import asking_graph, counting_graph
 from gateway.replicas import local_replica, two_replicas
 from gateway.server_process import Deployment, deployed
 from gateway.serving import IN_MEMORY, Clients
+from gateway.slow_graphs import stepping_graph
 from waiting import eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
@@ -82,9 +83,12 @@ async def test_the_run_of_a_killed_replica_ends_with_an_error(
     shared: dict[str, Any], sdk: Clients, tmp_path: Path, settings: dict[str, Any], limit: float, stored: bool
 ) -> None:
     config = {**shared, **settings, "stream_bridge": {**shared["stream_bridge"], **settings.get("stream_bridge", {})}}
-    with deployed(config, tmp_path) as made:
-        async with BalancingProxy(made.addresses).running() as proxy:
-            doomed, survivor = made.replicas
+    with deployed(config, tmp_path, replicas=1) as made:
+        doomed = made.replicas[0]
+        async with (
+            local_replica(config) as survivor,
+            BalancingProxy([doomed.address, address_of(survivor.url)]).running() as proxy,
+        ):
             owner, client, beside = sdk(doomed.url, "alice"), sdk(proxy.url, "alice"), sdk(survivor.url, "alice")
             thread_id = (await client.threads.create())["thread_id"]
             run_id = (await owner.runs.create(thread_id, "agent", input=LONG, stream_mode="custom"))["run_id"]
@@ -113,30 +117,31 @@ async def test_the_run_of_a_killed_replica_ends_with_an_error(
 async def test_a_replica_that_was_stopped_writes_nothing_when_it_wakes(
     shared: dict[str, Any], sdk: Clients, tmp_path: Path
 ) -> None:
-    config = {**shared, "gateway": {"lease_seconds": 1}}
-    with deployed(config, tmp_path) as made:
-        stopped, other = made.replicas
-        client = sdk(other.url, "alice")
-        thread_id = (await client.threads.create())["thread_id"]
-        steps = {"steps": 10_000, "pause": 0.02}
-        options: Any = {"input": steps, "stream_mode": "custom", "durability": "sync"}
-        run_id = (await sdk(stopped.url, "alice").runs.create(thread_id, "stepping", **options))["run_id"]
-        await eventually(lambda: _has_checkpoint(client, thread_id))
-        stopped.send(signal.SIGSTOP)
-        try:
-            await eventually(lambda: _has_status(client, thread_id, run_id, "error"), timeout=10)
-            before = await _all_of(client, thread_id, run_id)
-        finally:
-            stopped.send(signal.SIGCONT)
-        # It serves again, so it has had its turn; and it has nothing to wait for, so it leaves at once.
-        awake = sdk(stopped.url, "alice")
-        another = (await awake.threads.create())["thread_id"]
-        assert (await awake.runs.wait(another, "agent", input={"count": 3}))["total"] == 3  # type: ignore[call-overload]  # the SDK types values as a list too
-        stopped.send(signal.SIGTERM)
-        assert await stopped.exit_code(within=10) == 0
-        assert await _all_of(client, thread_id, run_id) == before
-        after: Any = await client.runs.wait(thread_id, "stepping", input={"steps": 0})
-        assert after["done"] == before["checkpoint"]["values"]["done"] + 1
+    config = {**shared, "gateway": {"lease_seconds": 2}}
+    graphs = {"stepping": stepping_graph()}
+    with deployed(config, tmp_path, replicas=1) as made:
+        async with local_replica(config, graphs) as other:
+            stopped, client = made.replicas[0], sdk(other.url, "alice")
+            thread_id = (await client.threads.create())["thread_id"]
+            steps = {"steps": 10_000, "pause": 0.02}
+            options: Any = {"input": steps, "stream_mode": "custom", "durability": "sync"}
+            run_id = (await sdk(stopped.url, "alice").runs.create(thread_id, "stepping", **options))["run_id"]
+            await eventually(lambda: _has_checkpoint(client, thread_id))
+            stopped.send(signal.SIGSTOP)
+            try:
+                await eventually(lambda: _has_status(client, thread_id, run_id, "error"), timeout=10)
+                before = await _all_of(client, thread_id, run_id)
+            finally:
+                stopped.send(signal.SIGCONT)
+            # It serves again, so it has had its turn; and it has nothing to wait for, so it leaves at once.
+            awake = sdk(stopped.url, "alice")
+            another = (await awake.threads.create())["thread_id"]
+            assert (await awake.runs.wait(another, "agent", input={"count": 3}))["total"] == 3  # type: ignore[call-overload]  # the SDK types values as a list too
+            stopped.send(signal.SIGTERM)
+            assert await stopped.exit_code(within=10) == 0
+            assert await _all_of(client, thread_id, run_id) == before
+            after: Any = await client.runs.wait(thread_id, "stepping", input={"steps": 0})
+            assert after["done"] == before["checkpoint"]["values"]["done"] + 1
 
 
 async def _has_checkpoint(client: LangGraphClient, thread_id: str) -> bool:
