@@ -101,6 +101,29 @@ async def test_database_away_for_longer_stops_the_run_which_writes_nothing_more(
     assert len(list(saver.list(None))) == checkpoints
 
 
+async def test_run_that_does_not_stop_is_given_up_with_its_lease(
+    manager: RunManager, registry: InMemoryRunRegistry, bridge: InMemoryStreamBridge
+) -> None:
+    going_on, stopping = asyncio.Event(), asyncio.Event()
+
+    async def clinging(state: State) -> State:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopping.set()
+            await going_on.wait()
+        return {}
+
+    run = await manager.start(request(steps(one, clinging)))
+    await eventually(lambda: bridge.stats().published >= 2)
+    await registry.cancel("r")
+    await stopping.wait()
+    await registry.close()
+    async with asyncio.timeout(LEASE_SECONDS * 2):
+        assert await run.wait() == "error"
+    await registry.open()
+
+
 async def test_stream_server_away_fails_no_run(redis_url: str, key_prefix: str, registry: InMemoryRunRegistry) -> None:
     from deerflow_replica.stream import RedisStreamBridge
 

@@ -69,8 +69,9 @@ class Execution:
         self.stop("rolled back" if action == "rollback" else "cancelled")
 
     def stop(self, reason: StopReason) -> None:
-        """Stop the graph, now; later calls, and calls once the run is ending, change nothing."""
-        if self._is_ending or self._reason is not None or self._task is None:
+        """Stop the graph, now. Only a lost lease stops what is stopping or ending already: its end is another's."""
+        is_stopping = self._is_ending or self._reason is not None
+        if self._task is None or (is_stopping and reason != "lost"):
             return
         self._reason = reason
         if self._has_begun:  # a task that is cancelled before its first step never takes it
@@ -104,6 +105,10 @@ class Execution:
             status = self.run.status
         except LeaseLostError as lost:
             _LOG.warning("%s; it stopped here", lost)
+        except asyncio.CancelledError:
+            if self._reason != "lost":
+                raise
+            _LOG.warning("run %s is not this process's any more; its end was given up here", self.run.run_id)
         finally:
             self.run.became(status, over=True)
 
