@@ -17,6 +17,7 @@ from .request import RunRequest, opened
 from .workplace import Workplace
 
 _LOG = logging.getLogger(__name__)
+_AFTER_THIS_REPLICA = 1e9  # seconds: one that leaves does not judge whether others come in time
 
 Adopt = Callable[[RunRecord, ThreadHead], Awaitable[RunRequest | None]]
 """The run of a row, as this process would execute it; None when it cannot."""
@@ -59,7 +60,7 @@ class Sweeper:
             if self._swept > asked:
                 return
             await self._adopt_all()
-            chance = self.place.lease_seconds / 4
+            chance = self.place.lease_seconds / 4 if self.adopts else _AFTER_THIS_REPLICA
             for unclosed in await self.place.registry.sweep(adoption_seconds=chance):
                 await self._close(unclosed)
             self._swept = began
