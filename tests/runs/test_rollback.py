@@ -192,3 +192,43 @@ async def test_run_for_later_begins_in_time(manager: RunManager, registry: RunRe
     async with asyncio.timeout(0.9):  # before it would look again by itself
         assert await later.wait() == "success"
     await became(registry, "later", "success")
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("command", [Command(update={"log": 7}), Command(resume="yes", update={"log": 7})])
+async def test_command_that_the_state_refuses_leaves_the_thread_usable(
+    manager: RunManager, saver: InMemorySaver, command: Command[Any], durability: Any
+) -> None:
+    graph = steps(ask, two, checkpointer=saver)
+    asked = await manager.start(request(graph, "asked"))
+    assert await asked.wait() == "success"
+    before = await history(saver)
+    refused = await manager.start(request(graph, "refused", input=command, durability=durability))
+    assert await refused.wait() == "error"
+    assert await history(saver) == before
+    answered = await manager.start(request(graph, "answered", input=Command(resume="no")))
+    assert await answered.wait() == "success"
+    state = await graph.aget_state({"configurable": {"thread_id": "t"}})
+    assert state.values == {"log": ["answered no", "two"]}
+
+
+async def test_answer_to_a_node_that_then_fails_is_kept(manager: RunManager, saver: InMemorySaver) -> None:
+    """As LangGraph has it: the node is tried again with that answer."""
+    healthy = asyncio.Event()
+
+    def ask_and_fail(state: State) -> State:
+        answers = ask(state)
+        if not healthy.is_set():
+            raise ValueError("not now")
+        return answers
+
+    graph = steps(ask_and_fail, checkpointer=saver)
+    asked = await manager.start(request(graph, "asked"))
+    assert await asked.wait() == "success"
+    failed = await manager.start(request(graph, "failed", input=Command(resume="yes")))
+    assert await failed.wait() == "error"
+    healthy.set()
+    again = await manager.start(request(graph, "again", input=None))
+    assert await again.wait() == "success"
+    state = await graph.aget_state({"configurable": {"thread_id": "t"}})
+    assert state.values == {"log": ["answered yes"]}

@@ -72,7 +72,16 @@ async def take_back_writes(saver: Saver, thread_id: str) -> None:
     footprint, tables = footprint_of(saver), _tables_of(saver)
     if footprint is not None and tables is not None and footprint.touched:
         await tables.delete_run(thread_id, _NO_RUN, footprint.touched)
-        await _put_back(saver, thread_id, footprint.touched)
+        await _put_back(unfenced(saver), thread_id, footprint.touched)
+
+
+async def take_back_refused(saver: Saver, thread_id: str) -> None:
+    """Of a run that failed, the command that the state's reducers refused: the graph stores it before it asks them, and
+    would ask them again in every later run.
+    """
+    footprint = footprint_of(saver)
+    if footprint is not None and footprint.is_a_command_alone:
+        await take_back_writes(saver, thread_id)
 
 
 async def copy_thread(saver: Saver, source_id: str, target_id: str) -> None:

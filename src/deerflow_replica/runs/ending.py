@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReplicaError, StreamEndedError, StreamError
-from .checkpoints import delete_run_checkpoints
+from .checkpoints import delete_run_checkpoints, take_back_refused
 from .fencing import no_more_writes
 from .leases import HeldLease, LeaseLostError
 from .registry import rules
@@ -39,6 +41,8 @@ class Ending:
     async def end(self, outcome: RunOutcome) -> None:
         """With this outcome, unless the run is to be rolled back."""
         await no_more_writes(self.saver)
+        if outcome.status == "error" and outcome.error != rules.SHUTDOWN:
+            await self._change_checkpoints(take_back_refused)
         outcome = await self._events_stored(outcome)
         ended = await self.held.insist(lambda: self.place.registry.finish(self.held.lease, outcome))
         if ended is None and await self._is_to_be_rolled_back():
@@ -56,18 +60,18 @@ class Ending:
 
     async def _undo(self) -> None:
         registry = self.place.registry
-        await self._delete_checkpoints()
+        await self._change_checkpoints(partial(delete_run_checkpoints, run_id=self.run.run_id, before=None))
         ended = await self.held.insist(lambda: registry.roll_back(self.held.lease))
         if ended is None and await self.held.insist(lambda: registry.get(self.run.run_id)) is not None:
             raise LeaseLostError(f"run {self.run.run_id!r} was ended by somebody else")
         await self._publish_end(rules.cancelled(), ended)
 
-    async def _delete_checkpoints(self) -> None:
+    async def _change_checkpoints(self, change: Callable[[BaseCheckpointSaver[Any], str], Awaitable[None]]) -> None:
         saver, run = self.saver, self.run
         if saver is None:
             return
         try:
-            await self.held.insist(lambda: delete_run_checkpoints(saver, run.thread_id, run.run_id, before=None))
+            await self.held.insist(lambda: change(saver, run.thread_id))
         except ReplicaError:
             raise
         except Exception:  # a saver that is not ours may raise anything; the run must end all the same

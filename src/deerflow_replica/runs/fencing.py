@@ -44,7 +44,7 @@ class _Fence:
     async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
         self.check_lease()
         with self.gate.passing():
-            self.footprint.writes_to(config)
+            self.footprint.writes_to(config, task_id)
             await super().aput_writes(config, writes, task_id, task_path)  # type: ignore[misc]  # the saver's class comes next
 
     def put(self, *args: Any, **kwargs: Any) -> Any:

@@ -44,11 +44,17 @@ class Footprint:
         self._found: dict[tuple[str, str], Found] = {}
         self._own: set[tuple[str, str]] = set()
         self._touched: set[tuple[str, str]] = set()
+        self._writers: set[str] = set()
 
     @property
     def touched(self) -> list[Found]:
         """The checkpoints of earlier runs that this one wrote to, as they were."""
         return [self._found[place] for place in self._touched if place in self._found]
+
+    @property
+    def is_a_command_alone(self) -> bool:
+        """Whether nothing was written but what a command says, before anything was made of it."""
+        return self._writers == {NULL_TASK_ID} and not self._own
 
     def has_read(self, config: Mapping[str, Any], writes: list[Write] | None) -> None:
         place = _place(config)
@@ -60,8 +66,9 @@ class Footprint:
     def has_put(self, config: Mapping[str, Any], checkpoint_id: str) -> None:
         self._own.add((_place(config)[0], checkpoint_id))
 
-    def writes_to(self, config: Mapping[str, Any]) -> None:
+    def writes_to(self, config: Mapping[str, Any], task_id: str) -> None:
         self._touched.add(_place(config))
+        self._writers.add(task_id)
 
 
 def older_writes(writes: Iterable[Write]) -> tuple[Write, ...]:
