@@ -79,7 +79,7 @@ def redis_place(url: str, prefix: str) -> Place:
     def count() -> int:
         with redis.Redis.from_url(url) as client:
             fields: Any = client.hkeys(keys.totals)
-            return sum(b'["", ' not in field for field in fields)
+            return max(sum(b'["", ' not in field for field in fields), int(client.hlen(keys.folded)))
 
     return partial(RedisModelCounters, url, key_prefix=prefix), age, count
 
