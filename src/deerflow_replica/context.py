@@ -84,9 +84,13 @@ def _app_config(given: Any) -> Any:
 
 
 def _user_id(runtime: Any, configurable: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Who the server authenticated. A `user_id` in `configurable` is only the client's word and is not asked."""
+    """Who the server authenticated. A `user_id` in `configurable` is only the client's word and is not asked.
+
+    A server that says None there has asked nobody, and then the context, which may be the client's too, is not asked.
+    """
     user = getattr(getattr(runtime, "server_info", None), "user", None)
-    return _first(getattr(user, "identity", None), configurable.get("langgraph_auth_user_id"), given.get("user_id"))
+    said = _first(getattr(user, "identity", None), configurable.get("langgraph_auth_user_id"))
+    return given.get("user_id") if said is None and "langgraph_auth_user_id" not in configurable else said
 
 
 def _first(*candidates: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
 
 from deerflow_replica.gateway import create_app
 from deerflow_replica.gateway.routes import ENDPOINTS
@@ -26,6 +28,7 @@ from gateway.asking import (
     name_of,
 )
 from gateway.serving import by_header, in_process
+from scripted_models import scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -163,6 +166,22 @@ async def test_what_a_client_says_of_itself_never_reaches_the_run(world: World) 
         own: str = (await mallory.post("/threads", json={})).json()["thread_id"]
         assert (await mallory.post(f"/threads/{own}/runs/wait", json=sneaky)).json()["total"] == 1
     assert await world.all_of(names, "alice") == before
+
+
+@pytest.mark.parametrize("asker", ["mallory", None])
+async def test_a_context_makes_nobody_somebody_else(replica: Replica, asker: str | None) -> None:
+    def agent(replica: Replica) -> Any:
+        return create_agent(scripted(AIMessage("hi")), [], middleware=replica.middleware())  # takes any context
+
+    app = create_app(replica, {"agent": agent}, authenticate=by_header if asker else None)
+    async with in_process(app, asker) as client:
+        thread_id: str = (await client.post("/threads", json={})).json()["thread_id"]
+        question = {"messages": [{"role": "user", "content": "x"}]}
+        body = {"assistant_id": "agent", "input": question, "context": {"user_id": "alice"}}
+        done = await client.post(f"/threads/{thread_id}/runs/wait", json=body)
+        assert done.json()["messages"][-1]["content"] == "hi"
+    assert await replica.threads.owner_of(thread_id) == asker
+    assert await replica.threads.count("alice") == 0
 
 
 async def test_a_thread_that_was_only_claimed_is_there_for_its_owner(world: World) -> None:

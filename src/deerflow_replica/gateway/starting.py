@@ -83,6 +83,7 @@ def request_of(
     modes = _modes(body)
     given = _input(body)
     config = run_config(body, _identity(names, thread_id, run_id, user_id))
+    config["configurable"].setdefault("langgraph_auth_user_id", None)  # nobody, whatever the body's context says
     if hidden:
         config["configurable"][HIDDEN_THREAD] = thread_id
     replica = gateway.replica
