@@ -1,14 +1,15 @@
-"""The pure rules: a write that is attempted again recognises that its first attempt had arrived."""
+"""The pure rules: a write that is attempted again recognises that its first attempt had arrived. And cursors."""
 
 from __future__ import annotations
 
 import pickle
+from base64 import urlsafe_b64encode
 from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
-from deerflow_replica.threads import rules
+from deerflow_replica.threads import paging, rules
 from deerflow_replica.threads.rules import Changes, NewThread, Row
 from deerflow_replica.threads.values import ANY_USER, UNSET, Claim, ThreadPage, ThreadRecord
 
@@ -62,3 +63,14 @@ def test_records_are_values() -> None:
     with pytest.raises(TypeError):
         ThreadRecord("t", "ann")  # type: ignore[call-arg]  # keywords only
     assert pickle.loads(pickle.dumps(ANY_USER)) is ANY_USER  # noqa: S301  # our own
+
+
+def test_the_longest_cursor() -> None:
+    place = (2**62, "\U0001f98c" * 255)
+    assert paging.read_cursor(paging.write_cursor(place, "x"), "x") == place
+
+
+def test_a_cursor_that_is_nested_without_end_is_refused_as_any_other() -> None:
+    body = urlsafe_b64encode(b"[" * 100_000).decode().rstrip("=")
+    with pytest.raises(ValueError, match="cursor"):
+        paging.read_cursor(f"{body}.{paging._seal(body, 'x')}", "x")

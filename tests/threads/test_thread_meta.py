@@ -84,6 +84,8 @@ _DIFFERENT = (
     "test_bad_settings",
     "test_tenants_are_apart",
     "test_bad_tenants",
+    "test_tenants_share_nothing",
+    "test_tenants_are_swept_apart",
     "test_the_first_claim_makes_the_thread",
     "test_an_own_thread_is_granted_and_left_alone",
     "test_transfer",

@@ -1,4 +1,4 @@
-"""Claims, access, deletion, transfer and tenants."""
+"""Claims, access, deletion and transfer."""
 
 from __future__ import annotations
 
@@ -298,26 +298,6 @@ class ClaimContract(ThreadMapFixtures):
         await threads.claim("t", "ann")
         done = await asyncio.gather(*((threads, other)[i % 2].delete("t", user_id="ann") for i in range(10)))
         assert sum(done) == 1
-
-    async def test_tenants_are_apart(self, threads: ThreadMap) -> None:
-        view = threads.for_tenant("blue")
-        assert (threads.tenant, view.tenant) == ("default", "blue")
-        await threads.claim("t", "ann")
-        assert (await view.claim("t", "bob")).created
-        assert [await threads.owner_of("t"), await view.owner_of("t")] == ["ann", "bob"]
-        assert [await threads.count("bob"), await view.count("bob")] == [0, 1]
-        async with view:
-            await view.delete("t", user_id="bob")
-        await view.close()
-        assert await threads.owner_of("t") == "ann"
-        assert await view.owner_of("t") is None
-
-    @pytest.mark.parametrize("bad", ["", "a b", "x" * 65, "ü", None], ids=repr)
-    async def test_bad_tenants(self, threads: ThreadMap, build: Build, bad: Any) -> None:
-        with pytest.raises(ValueError, match="tenant"):
-            threads.for_tenant(bad)
-        with pytest.raises(ValueError, match="tenant"):
-            build(tenant=bad)
 
     async def test_times_are_the_stores_now(self, threads: ThreadMap) -> None:
         first, second = await claimed(threads, "a", "ann"), await claimed(threads, "b", "ann")
