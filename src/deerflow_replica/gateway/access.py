@@ -70,7 +70,7 @@ async def open_thread(replica: Replica, thread_id: str, user_id: str | None, *, 
         return head.hidden
     if not allowed and not (create and (await take_thread(replica, thread_id, user_id, {})).granted):
         raise not_found(THREAD_NOT_FOUND)
-    await replica.runs.create_thread(thread_id, user_id=user_id)
+    await _new_row(replica, thread_id, user_id, {})
     return False
 
 
@@ -81,7 +81,7 @@ async def create_thread(
     claim = await take_thread(replica, thread_id, user_id, metadata)
     row = None
     if claim.granted:
-        row = await replica.runs.create_thread(thread_id, user_id=user_id, metadata=metadata)
+        row = await _new_row(replica, thread_id, user_id, metadata)
         if row is not None and not claim.created:
             await mirror_thread(replica, thread_id)
         if row is None and existing_is_fine:
@@ -113,7 +113,7 @@ async def tag_thread(replica: Replica, thread_id: str, user_id: str | None, meta
         raise unprocessable(str(error)) from error
     row = await replica.runs.update_thread(thread_id, metadata=metadata)
     if row is None and record is not None:  # only claimed until now
-        row = await replica.runs.create_thread(thread_id, user_id=user_id, metadata=record.metadata)
+        row = await _new_row(replica, thread_id, user_id, record.metadata)
     if row is None:
         raise not_found(THREAD_NOT_FOUND)
     await mirror_thread(replica, thread_id)
@@ -124,6 +124,7 @@ async def delete_thread(replica: Replica, thread_id: str, user_id: str | None) -
     await replica._manager.delete_thread(thread_id)
     if user_id is not None:
         await replica.threads.delete(thread_id, user_id=user_id)
+        await _forget_unclaimed(replica, thread_id, user_id)
 
 
 def shown_row(row: ThreadRow | None, record: ThreadRecord | None) -> ThreadRow | None:
@@ -156,6 +157,25 @@ async def mirror_thread(replica: Replica, thread_id: str) -> None:
 
 async def _record(replica: Replica, thread_id: str, user_id: str | None) -> ThreadRecord | None:
     return None if user_id is None else await replica.threads.get(thread_id, user_id=user_id)
+
+
+async def _new_row(
+    replica: Replica, thread_id: str, user_id: str | None, metadata: Mapping[str, Any]
+) -> ThreadRow | None:
+    """The row of a thread that is this user's; None: it has one. 404 if the thread was deleted meanwhile."""
+    row = await replica.runs.create_thread(thread_id, user_id=user_id, metadata=metadata)
+    if row is not None and user_id is not None and await _forget_unclaimed(replica, thread_id, user_id):
+        raise not_found(THREAD_NOT_FOUND)
+    return row
+
+
+async def _forget_unclaimed(replica: Replica, thread_id: str, user_id: str) -> bool:
+    """Delete what a request made of a thread while another one deleted it: whoever is the later one sees it."""
+    by_map, head = await asyncio.gather(_by_map(replica, thread_id, user_id), replica.runs.get_thread_head(thread_id))
+    if by_map or head is None:
+        return not by_map
+    await replica._manager.delete_thread(thread_id)
+    return True
 
 
 async def _by_map(replica: Replica, thread_id: str, user_id: str | None) -> bool:
