@@ -131,3 +131,18 @@ async def test_who_came_back_after_it_was_folded_stays(place: Place) -> None:
         age()
         await counters.compact(dead_after_seconds=10 * FOLDED_KEPT_SECONDS)
         assert (await counters.totals())["m"].call_count == 3, "what was not folded is not dropped"
+
+
+async def test_who_says_now_and_then_that_it_is_there_stays(place: Place) -> None:
+    build, age, count = place
+    async with build(flush_interval_seconds=3600) as idle, build() as counters:
+        idle.record("m", "success")
+        await idle.flush()
+        assert await counters.compact(dead_after_seconds=0) == 1
+        age()
+        await idle._runner.acall(idle._written(everything=True))
+        await counters.compact()
+        assert count() == 1
+        idle.record("m", "success")
+        await idle.flush()
+        assert (await counters.totals())["m"].call_count == 2
