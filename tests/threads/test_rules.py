@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deerflow_replica.threads import paging, rules
+from deerflow_replica.threads import mongo_rows, paging, rules
 from deerflow_replica.threads.rules import Changes, NewThread, Row
 from deerflow_replica.threads.values import ANY_USER, UNSET, Claim, ThreadPage, ThreadRecord
 
@@ -63,6 +63,14 @@ def test_records_are_values() -> None:
     with pytest.raises(TypeError):
         ThreadRecord("t", "ann")  # type: ignore[call-arg]  # keywords only
     assert pickle.loads(pickle.dumps(ANY_USER)) is ANY_USER  # noqa: S301  # our own
+
+
+@pytest.mark.parametrize("expires_at", [None, _NOW - 1, _NOW, _NOW + 1])
+@pytest.mark.parametrize("status", ["idle", "busy"])
+@pytest.mark.parametrize("deleted_at", [None, _NOW])
+def test_mongodb_and_the_rules_agree_on_what_lives(expires_at: int | None, status: str, deleted_at: int | None) -> None:
+    row = stored()._replace(expires_at=expires_at, status=status, deleted_at=deleted_at)
+    assert mongo_rows.lives(mongo_rows.document_of("default", row), _NOW) == rules.is_live(row, _NOW)
 
 
 def test_the_longest_cursor() -> None:
