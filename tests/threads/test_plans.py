@@ -84,3 +84,16 @@ async def test_postgres_plans(postgres_dsn: str, postgres_schema: str) -> None:
         for name in ("read", "read_locked", "bury_expired", "drop_tombstones"):
             asked = {"tenant": "default", "keys": ["t1"], "key": "t1", "limit": 10, "change": "", "tombstone": 1}
             assert "Seq Scan" not in await plan_of(threads._statements.by_name[name], **asked), name
+
+
+async def test_postgres_compares_names_by_code_point_whatever_the_database_does(
+    postgres_dsn: str, postgres_schema: str
+) -> None:
+    asked = b"SELECT column_name, collation_name FROM information_schema.columns WHERE table_schema = %s"
+
+    async def collations(connection: Any) -> dict[str, str | None]:
+        return dict(await (await connection.execute(asked, [postgres_schema])).fetchall())
+
+    async with PostgresThreadMap(postgres_dsn, schema=postgres_schema) as threads:
+        found = await threads._database.execute(collations)
+    assert [found[name] for name in ("tenant", "thread_id", "user_id")] == ["C", "C", "C"]
