@@ -73,6 +73,12 @@ def test_mongodb_and_the_rules_agree_on_what_lives(expires_at: int | None, statu
     assert mongo_rows.lives(mongo_rows.document_of("default", row), _NOW) == rules.is_live(row, _NOW)
 
 
+def test_the_moment_of_expiry_and_the_end_of_a_tombstone() -> None:
+    row = stored()._replace(expires_at=_NOW + 5)
+    assert [rules.is_live(row, _NOW + later) for later in (4, 5, 6)] == [True, False, False]
+    assert [rules.binding_owner(row, _NOW + later, 3) for later in (4, 5, 7, 8)] == ["ann", "ann", "ann", None]
+
+
 def test_the_longest_cursor() -> None:
     place = (2**62, "\U0001f98c" * 255)
     assert paging.read_cursor(paging.write_cursor(place, "x"), "x") == place

@@ -74,6 +74,7 @@ _DIFFERENT = (
     "test_delete_leaves_a_tombstone",
     "test_a_tombstone_ends",
     "test_no_tombstone",
+    "test_no_delete_removes_what_was_claimed_after_it",
     "test_a_sweep_drops_old_tombstones",
     "test_a_thread_expires",
     "test_a_default_ttl",

@@ -269,6 +269,14 @@ class ClaimContract(ThreadMapFixtures):
             assert await threads.check_access("t", None, require_existing=False)
             assert (await threads.claim("t", "bob")).created
 
+    async def test_no_delete_removes_what_was_claimed_after_it(self, build: Build) -> None:
+        """Its second step finds the next owner's thread."""
+        async with build(tombstone_seconds=0) as threads:
+            await threads.claim("t", "ann")
+            await threads._remove("t", "0123456789abcdef")
+            assert await threads.owner_of("t") == "ann"
+            assert await threads.count("ann") == 1
+
     async def test_transfer(self, threads: ThreadMap, other: ThreadMap) -> None:
         before = await claimed(threads, "t", "ann", metadata={"a": 1})
         assert await threads.transfer("t", "bob", "cat") is False
