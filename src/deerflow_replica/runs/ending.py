@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,19 +30,23 @@ class Ending:
     """Ends a run as long as its lease holds.
 
     The order: the last events, the status, an `error` event, END, closed. Whoever sees the stream's end finds a
-    terminal status on every replica, or no run at all if it was rolled back. `saver` is what the run wrote through.
+    terminal status on every replica, or no run at all if it was rolled back. `saver` is what the run wrote through,
+    `values_left` reads the values that its thread has now; both None for a run whose graph was not entered.
     """
 
     run: Run
     held: HeldLease
     place: Workplace
     saver: BaseCheckpointSaver[Any] | None = None
+    values_left: Callable[[], Awaitable[Any]] | None = None
 
     async def end(self, outcome: RunOutcome) -> None:
         """With this outcome, unless the run is to be rolled back."""
         await no_more_writes(self.saver)
         if outcome.status == "error" and outcome.error != rules.SHUTDOWN:
             await self._change_checkpoints(take_back_refused)
+        if outcome.status != "success":
+            outcome = replace(outcome, values=await self._values_left())
         outcome = await self._events_stored(outcome)
         ended = await self.held.insist(lambda: self.place.registry.finish(self.held.lease, outcome))
         if ended is None and await self._is_to_be_rolled_back():
@@ -65,6 +69,16 @@ class Ending:
         if ended is None and await self.held.insist(lambda: registry.get(self.run.run_id)) is not None:
             raise LeaseLostError(f"run {self.run.run_id!r} was ended by somebody else")
         await self._publish_end(rules.cancelled(), ended)
+
+    async def _values_left(self) -> Any:
+        """Of a run that did not reach its end: what it had stored until then. None: whatever the thread had before."""
+        if self.values_left is None:
+            return None
+        try:
+            return await self.values_left()
+        except Exception:  # a graph may raise anything of its state; the run must end all the same
+            _LOG.exception("run %s: the values that it left could not be read", self.run.run_id)
+            return None
 
     async def _change_checkpoints(self, change: Callable[[BaseCheckpointSaver[Any], str], Awaitable[None]]) -> None:
         saver, run = self.saver, self.run

@@ -8,9 +8,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Literal
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.types import StateSnapshot
 
 from .ending import Ending
 from .events import shown
@@ -179,6 +181,7 @@ class Execution:
         async with asked.open_graph() as opened:
             graph = fenced_graph(opened, self.held.check)
             self._ending.saver = _saver_of(graph)
+            self._ending.values_left = partial(_values_left, graph, asked.config, self.run.run_id)
             graph_run = GraphRun(
                 graph,
                 asked.input,
@@ -206,25 +209,36 @@ def _saver_of(graph: Any) -> BaseCheckpointSaver[Any] | None:
 async def _success(graph: Any, config: Mapping[str, Any], result: RunResult) -> RunOutcome:
     stopped = result.status == "interrupted"
     interrupts = await _interrupts_by_task(graph, config) if stopped else {}
-    return rules.succeeded(_row_values(result), interrupts, stopped=stopped)
+    return rules.succeeded(_row_values(result.values, result.run_id), interrupts, stopped=stopped)
 
 
 async def _interrupts_by_task(graph: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    state = await _head(graph, config)
+    return {task.id: shown(task.interrupts) for task in state.tasks if task.interrupts} if state is not None else {}
+
+
+async def _values_left(graph: Any, config: Mapping[str, Any], run_id: str) -> Any:
+    state = await _head(graph, config)
+    return None if state is None else _row_values(state.values, run_id)
+
+
+async def _head(graph: Any, config: Mapping[str, Any]) -> StateSnapshot | None:
+    """The newest state of the run's thread; None: there is none, or nothing stores it."""
     if not getattr(graph, "checkpointer", None):
-        return {}
+        return None
     where = {key: value for key, value in config.get("configurable", {}).items() if key != "checkpoint_id"}
-    state = await graph.aget_state({"configurable": where})
-    return {task.id: shown(task.interrupts) for task in state.tasks if task.interrupts}
+    state: StateSnapshot = await graph.aget_state({"configurable": where})
+    return state if state.created_at else None
 
 
-def _row_values(result: RunResult) -> Any:
+def _row_values(values: Any, run_id: str) -> Any:
     """What the thread's row keeps. State without a JSON form is not an error of the run: nobody asked to see it."""
     try:
-        to_json(result.values)
+        to_json(values)
     except TypeError as error:
-        _LOG.warning("run %s: the thread's row keeps no values: %s", result.run_id, error)
+        _LOG.warning("run %s: the thread's row keeps no values: %s", run_id, error)
         return None
-    return result.values
+    return values
 
 
 def _is_cancelled() -> bool:
