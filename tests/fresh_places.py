@@ -21,11 +21,11 @@ def fresh_schema(dsn: str) -> Iterator[str]:
 
 @contextmanager
 def fresh_prefix(url: str) -> Iterator[str]:
-    """A prefix of keys; they are removed at the end."""
+    """What keys begin with, or hold in braces; they are removed at the end."""
     import redis
 
     prefix = f"test:{uuid.uuid4().hex[:12]}"
     yield prefix
     with redis.Redis.from_url(url) as client:
-        for key in client.scan_iter(match=f"{prefix}*", count=1000):
+        for key in client.scan_iter(match=f"*{prefix}*", count=1000):
             client.delete(key)
