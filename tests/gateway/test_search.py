@@ -149,5 +149,7 @@ async def test_a_change_may_be_asked_for_without_its_outcome(client: LangGraphCl
     [thread_id] = await _made(client, 1)
     changed: Any = await client.threads.update(thread_id, metadata={"a": 1})
     assert changed["metadata"] == {"n": 0, "a": 1}
-    await client.threads.update(thread_id, metadata={"a": 2}, return_minimal=True)
+    minimal = {"prefer": "return=minimal"}
+    answer = await client.http.client.patch(f"/threads/{thread_id}", json={"metadata": {"a": 2}}, headers=minimal)
+    assert (answer.status_code, answer.content) == (204, b"")
     assert (await client.threads.get(thread_id))["metadata"] == {"n": 0, "a": 2}
