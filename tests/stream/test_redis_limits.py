@@ -147,6 +147,28 @@ async def test_a_clean_up_survives_the_process_that_ordered_it(
         assert not await other.stream_exists("r")
 
 
+async def test_publishing_does_not_put_a_clean_up_off(make: Make, client: redis.Redis, key_prefix: str) -> None:
+    def left() -> int:
+        return int(client.pttl(f"{key_prefix}:r"))
+
+    async with make(stream_ttl_seconds=1.0) as bridge:
+        await publish_all(bridge, "r", 1)
+        await bridge.cleanup("r", delay=0.6)
+        await until(lambda: left() < 400)  # a tenth of the time to live is over: without a clean-up it would begin anew
+        await publish_all(bridge, "r", 1, start=1)
+        assert 0 < left() < 400
+
+
+async def test_a_deletion_is_told_at_once(redis_url: str, key_prefix: str) -> None:
+    options: dict[str, Any] = {"redis_url": redis_url, "key_prefix": key_prefix, "check_interval_seconds": 60}
+    async with RedisStreamBridge(**options) as other, RedisStreamBridge(**options) as reader:
+        await publish_all(other, "r", 1)
+        async with reading(reader, "r") as next_item:
+            event = await next_item()
+            await other.cleanup("r")
+            assert await next_item() == StreamGap(event.id, None, None)
+
+
 async def test_everything_on_the_server_goes_by_itself() -> None:
     with EmbeddedValkey() as server, redis.Redis.from_url(server.url) as client:
         options: dict[str, Any] = {"redis_url": server.url, "key_prefix": "p", "stream_ttl_seconds": 0.6}
