@@ -130,7 +130,7 @@ async def test_a_run_that_a_stock_gateway_recovered_ends_here_too(ours: Any, sto
         await ours.publish("r", f"e{number}", None)
     await ours.bridge.flush("r")
     subscription = ours.subscribe("r", heartbeat_interval=0.05)
-    assert names([await take(subscription), await take(subscription)]) == ["e0", "e1"]
+    assert names([await beyond_heartbeats(subscription, deerflow) for _ in range(2)]) == ["e0", "e1"]
     await stock.publish_end("r")
     assert await beyond_heartbeats(subscription, deerflow) is deerflow.END_SENTINEL
     assert names(await read(ours, "r")) == ["e0", "e1", "__end__"]
