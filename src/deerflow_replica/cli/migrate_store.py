@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config.masking import masked
-from ..errors import ConfigError, ReplicaError
+from ..config.targets import masked, target_of
+from ..errors import ConfigError, ReplicaError, StoreUnavailableError
 from .reading import ConfigPath, ExtensionsPath, read_config, say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..config import AppConfig
     from ..store import ImportReport, SharedStore
+
+_AGAIN = "Bring it back, or name another one with {named_by}. An import that broke off can be run again."
 
 
 class OnConflict(StrEnum):
@@ -58,13 +62,36 @@ async def _taken_over(
 ) -> ImportReport:
     from ..store import SharedStore, aimport_langgraph_store, open_store
 
+    loaded = None if target is not None else read_config(config, extensions)
+    place, named_by = (target or "", "--to") if loaded is None else _configured(loaded)
     async with AsyncExitStack() as stack:
-        opening = open_store(read_config(config, extensions)) if target is None else _store_at(target)
-        store = await stack.enter_async_context(opening)
-        if not isinstance(store, SharedStore):
-            raise ConfigError("store.type: a store in memory keeps nothing that is imported; say --to")
-        await store.asetup()
-        return await aimport_langgraph_store(source, store, on_conflict=on_conflict.value, dry_run=dry_run)
+        with _told_apart(place, named_by):
+            opening = _store_at(place) if loaded is None else open_store(loaded)
+            store = await stack.enter_async_context(opening)
+            if not isinstance(store, SharedStore):
+                raise ConfigError("store.type: a store in memory keeps nothing that is imported; say --to")
+            await store.asetup()
+            return await aimport_langgraph_store(source, store, on_conflict=on_conflict.value, dry_run=dry_run)
+
+
+def _configured(config: AppConfig) -> tuple[str, str]:
+    """Where the configured store is, and the key that says so."""
+    target = target_of(config, "store")
+    return target.url, target.key
+
+
+@contextmanager
+def _told_apart(target: str, named_by: str) -> Iterator[None]:
+    """Which of the two databases is away, and what to do about it."""
+    from ..store.langgraph_postgres import SourceUnavailableError
+
+    try:
+        yield
+    except SourceUnavailableError as error:
+        raise StoreUnavailableError(f"{error}\n{_AGAIN.format(named_by='--from')}") from error
+    except StoreUnavailableError as error:
+        told = f"the target {masked(target)} cannot be written: {error}"
+        raise StoreUnavailableError(f"{told}\n{_AGAIN.format(named_by=named_by)}") from error
 
 
 def _store_at(url: str) -> SharedStore:

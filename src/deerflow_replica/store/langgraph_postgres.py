@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._drivers.postgres import is_dsn, postgres_errors
 from .._drivers.statements import load_statements
 from .._extras import extra
-from ..errors import ConfigError
+from ..config.masking import masked
+from ..errors import ConfigError, StoreUnavailableError
 
 with extra("postgres"):
     from psycopg import AsyncConnection
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 _PACKAGE = __name__.rpartition(".")[0]
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class SourceUnavailableError(StoreUnavailableError):
+    """It is the source of an import that cannot be reached, not its target."""
 
 
 class LangGraphItem(NamedTuple):
@@ -46,12 +52,12 @@ class LangGraphItem(NamedTuple):
 async def langgraph_items(dsn: str, batch_size: int) -> AsyncIterator[list[LangGraphItem]]:
     """All items in the order of their keys, in lists of at most `batch_size`, each of one short transaction.
 
-    Raises `ConfigError` where there is no such table, or no right to read it, and `StoreUnavailableError` when the
-    server is away.
+    Raises `ConfigError` where there is no such table, or no right to read it, and `SourceUnavailableError` when the
+    server is away; both say where that is.
     """
     if not is_dsn(dsn):
         raise ConfigError("the source is neither a postgresql:// URL nor a connection string of PostgreSQL's")
-    with postgres_errors():
+    with _source_errors(dsn):
         async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
             await connection.set_read_only(True)
             page = await _page(connection)
@@ -59,6 +65,17 @@ async def langgraph_items(dsn: str, batch_size: int) -> AsyncIterator[list[LangG
             while items := await _items(connection, page, after):
                 yield items
                 after |= {"is_first": False, "prefix": items[-1].prefix, "key": items[-1].key}
+
+
+@contextmanager
+def _source_errors(dsn: str) -> Iterator[None]:
+    try:
+        with postgres_errors():
+            yield
+    except StoreUnavailableError as error:
+        raise SourceUnavailableError(f"the source {masked(dsn)} cannot be read: {error}") from error.__cause__
+    except ConfigError as error:
+        raise ConfigError(f"the source {masked(dsn)} cannot be read: {error}") from error
 
 
 async def _items(connection: AsyncConnection[Any], page: bytes, after: dict[str, Any]) -> list[LangGraphItem]:
@@ -74,6 +91,6 @@ async def _page(connection: AsyncConnection[Any]) -> bytes:
     await cursor.execute(statements["columns"].encode())
     columns = set(await cursor.fetchall())
     if not {"prefix", "key", "value"} <= columns:
-        raise ConfigError("the source has no table of LangGraph's store")
+        raise ConfigError("it has no table of LangGraph's store")
     expiry = "expires_at, ttl_minutes" if "ttl_minutes" in columns else "NULL AS expires_at, NULL AS ttl_minutes"
     return statements["page"].replace("{expiry}", expiry).encode()
