@@ -17,7 +17,7 @@ from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent
 Build = Callable[..., StreamBridge]
 Open = Callable[..., Any]
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0  # what hangs never comes; a machine that is busy may be late
 
 
 class StreamFixtures:
@@ -93,6 +93,25 @@ async def reading(
         yield next_item
 
 
+async def placed(bridge: StreamBridge, run_id: str) -> None:
+    """Return when everybody who reads the run on this bridge has its place, which no heartbeat tells.
+
+    Readers are placed in turn, and an id that was never issued is answered at once.
+    """
+    assert isinstance((await read(bridge, run_id, "1-0"))[0], StreamGap)
+
+
+async def first_event(bridge: StreamBridge, run_id: str, next_item: Callable[..., Any]) -> StreamEvent:
+    """Publish until the reader has got something: its stream may expire sooner than it is read."""
+    first = asyncio.ensure_future(next_item())
+    while not first.done():
+        await publish_all(bridge, run_id, 1)
+        await asyncio.wait([first], timeout=0.2)
+    event = await first
+    assert isinstance(event, StreamEvent)
+    return event
+
+
 async def publish_all(bridge: StreamBridge, run_id: str, count: int, *, start: int = 0, end: bool = False) -> None:
     for number in range(start, start + count):
         await bridge.publish(run_id, "n", number)
@@ -114,10 +133,16 @@ def numbers(items: list[StreamItem]) -> list[Any]:
 
 
 async def until(check: Callable[[], Awaitable[object] | object], *, timeout_seconds: float = DEADLINE_SECONDS) -> None:
-    """Wait until `check` gives something true."""
-    async with asyncio.timeout(timeout_seconds):
-        while True:
-            outcome = check()
-            if await outcome if inspect.isawaitable(outcome) else outcome:
-                return
-            await asyncio.sleep(0.01)
+    """Wait until `check` gives something true.
+
+    A few looks are taken after the time is over, too: a loop that stood still has what was due meanwhile yet to do.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline, late_looks = clock() + timeout_seconds, 20
+    while late_looks:
+        outcome = check()
+        if await outcome if inspect.isawaitable(outcome) else outcome:
+            return
+        late_looks -= clock() >= deadline
+        await asyncio.sleep(0.01)
+    raise TimeoutError(f"not within {timeout_seconds} s")

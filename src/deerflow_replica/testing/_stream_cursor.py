@@ -11,7 +11,7 @@ import pytest
 
 from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent, StreamGap
 from ..stream.hub import Subscriber
-from ._stream_common import DEADLINE_SECONDS, Open, StreamFixtures, ids, numbers, publish_all, read, reading, until
+from ._stream_common import Open, StreamFixtures, ids, numbers, placed, publish_all, read, reading, until
 
 MALFORMED = [
     "-1", "", " ", "5", "abc", "1-", "-", "1-1-1", "01-1", "1-01", "00-0", "+1-1", "1-1 ", " 1-1", "1-1\n", "1\n-1",
@@ -126,13 +126,14 @@ class CursorContract(StreamFixtures):
         self, open_bridge: Open, run_id: str, cursor: str
     ) -> None:
         bridge = await open_bridge(invalid_cursor="tail")
-        # Half a second: what a loaded server needs to be asked before the first heartbeat.
-        async with reading(bridge, run_id, cursor, heartbeat_interval=0.5) as next_item:
+        async with reading(bridge, run_id, cursor) as next_item:
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            await placed(bridge, run_id)
             await publish_all(bridge, run_id, 2)
             assert (await next_item()).data == 0
-        async with reading(bridge, run_id, cursor, heartbeat_interval=0.5) as next_item:
+        async with reading(bridge, run_id, cursor) as next_item:
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            await placed(bridge, run_id)
             await publish_all(bridge, run_id, 1, start=2, end=True)
             assert (await next_item()).data == 2
             assert await next_item() is END_SENTINEL
@@ -156,6 +157,7 @@ class CursorContract(StreamFixtures):
         bridge = await open_bridge(queue_maxsize=3)
         async with reading(bridge, run_id) as next_item:
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            await placed(bridge, run_id)
             await publish_all(bridge, run_id, 300, end=True)
             assert [(await next_item()).data for _ in range(300)] == list(range(300))
             assert await next_item() is END_SENTINEL
@@ -198,17 +200,19 @@ class CursorContract(StreamFixtures):
 
     async def test_heartbeats_are_half_a_second_late_at_most(self, bridge: StreamBridge, run_id: str) -> None:
         loop = asyncio.get_running_loop()
-        late: list[float] = []
         async with (
             reading(bridge, run_id, heartbeat_interval=0.21) as next_item,
             reading(bridge, f"{run_id}-other", heartbeat_interval=0.16) as other,
         ):
             for _ in range(3):
                 began = loop.time()
-                await asyncio.gather(next_item(beats=True), other(beats=True))
-                late.append(loop.time() - began - 0.21)
-        assert min(late) > -0.01
-        assert sorted(late)[1] <= 0.5, "once it may have been the machine"
+                beats = asyncio.gather(next_item(beats=True), other(beats=True))
+                too_late = asyncio.ensure_future(asyncio.sleep(0.21 + 0.5))  # by the loop's clock: it may stall
+                await asyncio.wait([beats, too_late], return_when=asyncio.FIRST_COMPLETED)
+                await _turns()
+                assert beats.done()
+                assert loop.time() - began > 0.2
+                too_late.cancel()
 
     async def test_a_heartbeat_is_due_after_the_wait_not_after_the_readers_own_time(
         self, bridge: StreamBridge, run_id: str
@@ -224,7 +228,7 @@ class CursorContract(StreamFixtures):
             loop = asyncio.get_running_loop()
             began = loop.time()
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
-            assert 0.15 <= loop.time() - began <= 0.7 + DEADLINE_SECONDS / 20
+            assert loop.time() - began >= 0.15
 
     async def test_bad_arguments_raise_in_the_call_itself(self, bridge: StreamBridge, run_id: str) -> None:
         wrong: Any = 5
@@ -300,3 +304,9 @@ class CursorContract(StreamFixtures):
             await feed.aclose()
         assert bridge.stats().subscribers == 0
         await until(lambda: not bridge.stats().topics, timeout_seconds=2.5)
+
+
+async def _turns() -> None:
+    """What is due at the same time comes in the next turns of the loop."""
+    for _ in range(10):
+        await asyncio.sleep(0)

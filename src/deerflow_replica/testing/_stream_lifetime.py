@@ -8,9 +8,21 @@ import gc
 import pytest
 
 from ..errors import StreamEndedError
-from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamGap
+from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent, StreamGap
 from ..stream.ring import Entry, Ring
-from ._stream_common import Build, Open, StreamFixtures, ids, numbers, publish_all, read, reading, until
+from ._stream_common import (
+    Build,
+    Open,
+    StreamFixtures,
+    first_event,
+    ids,
+    numbers,
+    placed,
+    publish_all,
+    read,
+    reading,
+    until,
+)
 
 
 class LifetimeContract(StreamFixtures):
@@ -42,11 +54,12 @@ class LifetimeContract(StreamFixtures):
     async def test_until_it_is_cleaned_up_a_stream_is_as_before(self, bridge: StreamBridge, run_id: str) -> None:
         await publish_all(bridge, run_id, 2, end=True)
         known = await ids(bridge, run_id, 2)
-        await bridge.cleanup(run_id, delay=0.3)
+        await bridge.cleanup(run_id, delay=3600)
         assert numbers(await read(bridge, run_id, known[0])) == [1]
         assert await bridge.end_reason(run_id) == "done"
         with pytest.raises(StreamEndedError):
             await _stored(bridge, run_id)
+        await bridge.cleanup(run_id, delay=0.1)
         await _gone(bridge, run_id)
         assert await read(bridge, run_id, known[0]) == [StreamGap(known[0], None, None)]
 
@@ -60,15 +73,17 @@ class LifetimeContract(StreamFixtures):
     async def test_a_reader_is_told_of_expiry(self, open_bridge: Open, run_id: str) -> None:
         bridge = await open_bridge(stream_ttl_seconds=0.3)
         async with reading(bridge, run_id) as next_item:
-            await publish_all(bridge, run_id, 1)
-            event = await next_item()
-            assert await next_item() == StreamGap(event.id, None, None)
+            event = await first_event(bridge, run_id, next_item)
+            while isinstance(item := await next_item(), StreamEvent):
+                event = item
+            assert item == StreamGap(event.id, None, None)
 
     async def test_what_was_made_anew_is_not_read_as_what_was_there(self, bridge: StreamBridge, run_id: str) -> None:
         await publish_all(bridge, run_id, 3)
         known = await ids(bridge, run_id, 3)
         async with reading(bridge, run_id, known[2]) as at_the_end, reading(bridge, run_id, known[1]) as behind:
             assert await at_the_end(beats=True) is HEARTBEAT_SENTINEL
+            await placed(bridge, run_id)
             assert (await behind()).data == 2
             await bridge.cleanup(run_id)
             await publish_all(bridge, run_id, 8, end=True)
@@ -94,8 +109,8 @@ class LifetimeContract(StreamFixtures):
         await bridge.publish_end(run_id)
         assert not await bridge.stream_exists(run_id)
         await bridge.cleanup(run_id)
-        await publish_all(bridge, run_id, 1)
-        assert numbers(await read(bridge, run_id, items=1)) == [0]
+        async with reading(bridge, run_id) as next_item:
+            assert (await first_event(bridge, run_id, next_item)).data == 0
 
     async def test_a_call_that_is_cancelled_is_stored_if_it_was_accepted(
         self, bridge: StreamBridge, run_id: str
@@ -115,9 +130,10 @@ class LifetimeContract(StreamFixtures):
         rings, entries = _held(Ring), _held(Entry)
         async with reading(bridge, run_id) as next_item:
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
-            await publish_all(bridge, run_id, 2000, end=True)
-            for _ in range(2000):
-                await next_item()
+            await placed(bridge, run_id)
+            for start in range(0, 2000, 250):
+                await publish_all(bridge, run_id, 250, start=start, end=start == 1750)
+                assert [(await next_item()).data for _ in range(250)] == list(range(start, start + 250))
             assert await next_item() is END_SENTINEL
         await until(lambda: _held(Entry) <= entries + 300, timeout_seconds=2.5)
         await bridge.cleanup(run_id)

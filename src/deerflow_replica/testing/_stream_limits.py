@@ -11,7 +11,7 @@ import pytest
 
 from ..errors import PayloadTooLargeError
 from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent, StreamGap
-from ._stream_common import Open, StreamFixtures, ids, numbers, publish_all, read, reading, until
+from ._stream_common import Open, StreamFixtures, ids, numbers, placed, publish_all, read, reading, until
 
 TEN_BYTES = "x" * 8
 
@@ -77,6 +77,7 @@ class LimitsContract(StreamFixtures):
             reading(bridge, f"{run_id}-clock", heartbeat_interval=0.6) as tick,
         ):
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+            await placed(bridge, run_id)
             for start in (0, 100, 200):
                 await publish_all(bridge, run_id, 100, start=start)
                 await tick(beats=True)  # longer, in all, than a server spares what is trimmed
@@ -140,7 +141,7 @@ class LimitsContract(StreamFixtures):
 
         async def follow(cursor: str | None, pace: float) -> list[Any]:
             found = []
-            async for item in bridge.subscribe(run_id, last_event_id=cursor):
+            async for item in bridge.subscribe(run_id, last_event_id=cursor, heartbeat_interval=math.inf):
                 found.append(item)
                 if chance.random() < pace:
                     await asyncio.sleep(chance.random() * 0.01)
