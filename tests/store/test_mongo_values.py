@@ -96,6 +96,8 @@ def test_what_mongodb_is_asked(filter: dict[str, Any], found: list[Any]) -> None
         {"a": {"$ne": 1}},
         {"a": {"b": 1}},
         {"a": {"$in": [1, [2]]}},
+        {"a": {"$in": list(range(1_000_000))}},
+        {"a": "x" * 2**20},
         {"$or": [{"a": 1}, {"b": 2}]},
         {"$not": {"a": 1}},
         {"a": {"$exists": False}},

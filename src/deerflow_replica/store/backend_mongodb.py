@@ -16,7 +16,7 @@ from .._extras import extra
 from ..errors import ConfigError, StoreUnavailableError
 from . import listing
 from .backend import Backend
-from .filters import AllOf, holds
+from .conditions import AllOf, holds
 from .mongo_documents import (
     ABSENT,
     Document,

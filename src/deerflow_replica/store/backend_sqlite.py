@@ -16,8 +16,8 @@ from .._sync import AnyLoopLock
 from ..errors import ConfigError, StoreUnavailableError
 from . import listing
 from .backend import Backend
+from .conditions import AllOf, holds
 from .embedding import Embedder
-from .filters import AllOf, holds
 from .prefilter import demanded_scalars
 from .ranking import MEASURES, packed, unpacked
 from .times import from_micros, to_micros

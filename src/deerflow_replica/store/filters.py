@@ -7,87 +7,32 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-Comparison: TypeAlias = Literal["$gt", "$gte", "$lt", "$lte"]
+from .conditions import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Comparison,
+    Condition,
+    Contains,
+    Elements,
+    Equal,
+    Exists,
+    Fields,
+    Negation,
+    Never,
+    OneOf,
+    holds,
+    is_list,
+    kind_of,
+    size_of,
+)
 
 _MAX_DEPTH = 64
+_LARGEST_FILTER = 10_000  # names and operands; PostgreSQL takes 65,535 parameters
 _LARGEST = int(sys.float_info.max)  # no stored number is further from 0
-
-
-@dataclass(frozen=True, slots=True)
-class Equal:
-    """Deep JSON equality of the whole value; what is missing reads as null."""
-
-    operand: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Never:
-    """For operands that no stored value can equal, or that nothing can be compared with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """Numbers with a number, which may be infinite; strings with a string, by code point."""
-
-    operator: Comparison
-    operand: float | int | str
-
-
-@dataclass(frozen=True, slots=True)
-class Exists:
-    """The key is there, null or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contains:
-    """A list that holds an equal element, or a string that holds the operand string."""
-
-    operand: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Elements:
-    """A list of this length, element by element."""
-
-    conditions: tuple[Condition, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """An object of which every named key satisfies its condition."""
-
-    conditions: tuple[tuple[str, Condition], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    conditions: tuple[Condition, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    conditions: tuple[Condition, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Negation:
-    condition: Condition
-
-
-Condition: TypeAlias = (
-    Equal | Never | Compare | Exists | Contains | Elements | Fields | AllOf | AnyOf | Negation
-)  # every one holds or does not: there is no third outcome
-
-
-class Missing:
-    """The type of `MISSING`, what a key reads as that is not there."""
-
-
-MISSING = Missing()
 
 
 def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
@@ -101,7 +46,10 @@ def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
 
 def parse(filter: Mapping[str, Any] | None) -> AllOf:
     """The condition on an item's whole value; an empty filter holds always. `ValueError` as in `matches`."""
-    return _filter(filter or {}, 0)
+    condition = _filter(filter or {}, 0)
+    if size_of(condition) > _LARGEST_FILTER:
+        raise ValueError(f"a filter has at most {_LARGEST_FILTER} names and operands; a list of $in counts as one")
+    return condition
 
 
 def is_storable(text: str) -> bool:
@@ -109,66 +57,6 @@ def is_storable(text: str) -> bool:
     if "\x00" in text:
         return False
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def holds(condition: Condition, value: Any) -> bool:
-    """Whether a JSON value, or `MISSING`, satisfies the condition."""
-    match condition:
-        case AllOf(conditions):
-            return all(holds(one, value) for one in conditions)
-        case AnyOf(conditions):
-            return any(holds(one, value) for one in conditions)
-        case Negation(inner):
-            return not holds(inner, value)
-        case Fields(fields):
-            return isinstance(value, Mapping) and all(holds(one, value.get(name, MISSING)) for name, one in fields)
-        case Elements(elements):
-            return is_list(value) and len(value) == len(elements) and all(map(holds, elements, value))
-        case Equal(operand):
-            return are_equal(None if value is MISSING else value, operand)
-        case Compare(operator, operand):
-            return _compares(operator, value, operand)
-        case Contains(operand):
-            return _contains(value, operand)
-        case Exists():
-            return value is not MISSING
-        case Never():
-            return False
-
-
-def are_equal(left: Any, right: Any) -> bool:
-    """JSON equality: types never mix, but 1 is 1.0."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(are_equal(one, right[name]) for name, one in left.items())
-    if is_list(left) and is_list(right):
-        return len(left) == len(right) and all(map(are_equal, left, right))
-    if is_number(left) and is_number(right):
-        return bool(left == right)
-    return kind_of(left) == kind_of(right) and bool(left == right)
-
-
-def is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def kind_of(value: Any) -> str:
-    """The JSON type: `null, boolean, number, string, array` or `object`; `ValueError` for anything else."""
-    if value is None:
-        return "null"
-    for kinds, name in (
-        (bool, "boolean"),
-        ((int, float), "number"),
-        (str, "string"),
-        ((list, tuple), "array"),
-        (Mapping, "object"),
-    ):
-        if isinstance(value, kinds):
-            return name
-    raise ValueError(f"{type(value).__name__} is no JSON value")
 
 
 def _filter(filter: Any, depth: int) -> AllOf:
@@ -220,9 +108,9 @@ def _operation(operator: str, operand: Any, depth: int) -> Condition:
         case "$gt" | "$gte" | "$lt" | "$lte":
             return _comparison(operator, operand)
         case "$in":
-            return AnyOf(tuple(_equal(one) for one in _operands(operator, operand)))
+            return _one_of(_operands(operator, operand))
         case "$nin":
-            return Negation(AnyOf(tuple(_equal(one) for one in _operands(operator, operand))))
+            return Negation(_one_of(_operands(operator, operand)))
         case "$exists":
             return _exists(operand)
         case "$contains":
@@ -235,6 +123,11 @@ def _operation(operator: str, operand: Any, depth: int) -> Condition:
 
 def _equal(operand: Any) -> Condition:
     return Equal(operand) if _can_be_stored(operand, 0) else Never()
+
+
+def _one_of(operands: Iterable[Any]) -> Condition:
+    storable = tuple(one for one in operands if _can_be_stored(one, 0))
+    return OneOf(storable) if storable else Never()
 
 
 def _comparison(operator: Comparison, operand: Any) -> Condition:
@@ -290,21 +183,3 @@ def _can_be_stored(operand: Any, depth: int) -> bool:
             return all(is_storable(name) and _can_be_stored(one, depth + 1) for name, one in named.items())
         case _:
             return True
-
-
-def _compares(operator: Comparison, value: Any, operand: Any) -> bool:
-    if isinstance(operand, str) != isinstance(value, str) or not (isinstance(value, str) or is_number(value)):
-        return False
-    if operator == "$gt":
-        return bool(value > operand)
-    if operator == "$gte":
-        return bool(value >= operand)
-    if operator == "$lt":
-        return bool(value < operand)
-    return bool(value <= operand)
-
-
-def _contains(value: Any, operand: Any) -> bool:
-    if isinstance(value, str):
-        return isinstance(operand, str) and operand in value
-    return is_list(value) and any(are_equal(one, operand) for one in value)

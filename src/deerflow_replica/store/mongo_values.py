@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 
-from .filters import AllOf, AnyOf, Compare, Condition, Equal, Exists
+from .conditions import AllOf, Compare, Condition, Equal, Exists, OneOf
 from .prefilter import demanded
 
 _LARGEST_AS_DOCUMENT = 2 * 2**20  # bytes of JSON; as BSON up to seven times as much: [0,0,0]
+_LARGEST_QUESTION = 2**20  # bytes of JSON; one command takes 16 MiB, and more is asked with it
 _MAX_DEPTH = 45  # lists in lists count twice
 _MAX_INT = 2**63 - 1
 _EXACT_BELOW = 2**53
@@ -50,7 +51,7 @@ def from_stored(stored: Any) -> bytes | str:
 
 def prefilter(condition: AllOf) -> dict[str, Any]:
     """Finds everything that the condition holds for, and perhaps more; empty when it would find all."""
-    demands = [one for name, inner in demanded(condition) for one in _demand(f"value.{_escaped_name(name)}", inner)]
+    demands = list(_within(_LARGEST_QUESTION, _demands(condition)))
     return {"$or": [{"value": {"$type": "string"}}, {"$and": demands}]} if demands else {}
 
 
@@ -90,14 +91,26 @@ def _check_depth(depth: int) -> None:
         raise _TooDeepError
 
 
+def _demands(condition: AllOf) -> Iterator[dict[str, Any]]:
+    for name, inner in demanded(condition):
+        yield from _demand(f"value.{_escaped_name(name)}", inner)
+
+
+def _within(size: int, demands: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Without those that do not fit any more."""
+    for demand in demands:
+        own = len(orjson.dumps(demand))
+        if own <= size:
+            size -= own
+            yield demand
+
+
 def _demand(path: str, condition: Condition) -> Iterator[dict[str, Any]]:
     match condition:
         case Equal(operand) if _is_simple(operand):
             yield {path: operand}
-        case AnyOf(conditions):
-            operands = [one.operand for one in conditions if isinstance(one, Equal) and _is_simple(one.operand)]
-            if operands and len(operands) == len(conditions):
-                yield {path: {"$in": operands}}
+        case OneOf(operands) if all(map(_is_simple, operands)):
+            yield {path: {"$in": list(operands)}}
         case Compare(operator, operand) if _is_simple(operand):
             yield {"$or": [{path: {operator: operand}}, {path: {"$type": "object"}}]}  # an integer beyond 63 bits
         case Exists():

@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 
-from .documents import number_text
-from .filters import (
+from .conditions import (
     AllOf,
     AnyOf,
     Compare,
@@ -20,9 +19,12 @@ from .filters import (
     Exists,
     Fields,
     Negation,
+    OneOf,
     is_number,
-    is_storable,
+    kind_of,
 )
+from .documents import number_text
+from .filters import is_storable
 
 _OPERATORS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
@@ -44,6 +46,9 @@ class Compilation:
                 return f"NOT {self._of(inner, subject)}"
             case Equal(operand):
                 return f"(COALESCE({subject}, 'null'::jsonb) = {self._json(operand)})"
+            case OneOf(operands):
+                listed = f"SELECT jsonb_array_elements({self._json(operands)})"
+                return f"(COALESCE({subject}, 'null'::jsonb) IN ({listed}))"
             case Exists():
                 return f"({subject} IS NOT NULL)"
             case Compare(operator, operand):
@@ -66,14 +71,16 @@ class Compilation:
         return _if_type("number", subject, f"{subject} {operator} {self._json(operand)}")
 
     def _contains(self, operand: Any, subject: str) -> str:
-        element = f"element = {self._json(operand)}"
-        held = _if_type(
-            "array", subject, f"EXISTS (SELECT FROM jsonb_array_elements({subject}) AS element WHERE {element})"
-        )
+        held = _if_type("array", subject, self._holds_element(operand, subject))
         if not isinstance(operand, str):
             return held
         inside = f"strpos(({subject} #>> '{{}}') COLLATE \"C\", {self._text(operand)}) > 0"
         return f"({held} OR {_if_type('string', subject, inside)})"
+
+    def _holds_element(self, operand: Any, subject: str) -> str:
+        if kind_of(operand) in ("array", "object"):  # of which @> would be content with a part
+            return f"{self._json(operand)} IN (SELECT jsonb_array_elements({subject}))"
+        return f"{subject} @> {self._json([operand])}"
 
     def _elements(self, elements: tuple[Condition, ...], subject: str) -> str:
         each = [self._of(one, f"({subject} -> {place})") for place, one in enumerate(elements)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .filters import AllOf, Condition, Equal, Fields, is_storable
+from .conditions import AllOf, Condition, Equal, Fields
+from .filters import is_storable
 
 
 def demanded(condition: AllOf) -> Iterator[tuple[str, Condition]]:

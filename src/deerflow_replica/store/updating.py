@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import orjson
 
 from ..errors import VersionConflictError
-from .filters import are_equal
+from .conditions import are_equal
 from .values import Row
 
 T = TypeVar("T")

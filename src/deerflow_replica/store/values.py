@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from langgraph.store.base import Item
 
-from .filters import AllOf
+from .conditions import AllOf
 
 Vector: TypeAlias = tuple[str, tuple[float, ...]]
 """The path of the text in the value, and the text's embedding."""

@@ -216,6 +216,57 @@ class SearchContract(StoreFixtures):
             assert len(found) == len(expected)
             assert await store.acount((), filter=filter_) == len(expected), filter_
 
+    async def test_any_number_of_operands(self, store: SharedStore) -> None:
+        """Of all types, with those among them that nothing equals."""
+        values: list[Any] = [7, 7.0, True, "7", None, [7], {"x": 7}, "é", 2**63 - 1, 1e300, 7.5, False, [True], "8"]
+        await store.abatch([PutOp(("a",), str(place), {"v": value}) for place, value in enumerate(values)])
+        await store.aput(("a",), "missing", {})
+        others: list[Any] = [*range(-50_000, 0), *map(str, range(100_000, 149_983)), NAN, "\x00", 10**400]
+        wanted: list[Any] = [
+            7,
+            True,
+            None,
+            {"x": 7.0},
+            "é",
+            2**63 - 1,
+            1e300,
+            [1.0],
+            [7],
+            "none",
+            {"x": [7]},
+            [],
+            {},
+            9,
+        ]
+        operands = [*others[:50_000], *wanted, *others[50_000:]]
+        assert len(operands) == 100_000
+        expected = {str(place) for place, value in enumerate(values) if matches({"v": value}, {"v": {"$in": wanted}})}
+        expected |= {"missing"}
+        every = {"missing", *map(str, range(len(values)))}
+        assert expected == {"0", "1", "2", "4", "5", "6", "7", "8", "9", "missing"}
+        assert set(await keys_of(store, "a", filter={"v": {"$in": operands}}, limit=100)) == expected
+        assert set(await keys_of(store, "a", filter={"v": {"$nin": operands}}, limit=100)) == every - expected
+        assert await store.acount(("a",), filter={"v": {"$in": operands}}) == len(expected)
+
+    async def test_long_operands(self, store: SharedStore) -> None:
+        """Longer than any value is."""
+        await fill(store, ("a",), {"v": "x"})
+        assert await keys_of(store, "a", filter={"v": {"$in": ["x" * 2**20] * 17}}) == []
+        assert await keys_of(store, "a", filter={"v": {"$ne": "x" * 17 * 2**20}}) == ["0"]
+        assert await keys_of(store, "a", filter={"v": {"$gt": "a" * 17 * 2**20}}) == ["0"]
+
+    async def test_large_filters(self, store: SharedStore) -> None:
+        """Up to a size that is the same everywhere, and told."""
+        await fill(store, ("a",), {"v": 1}, {"v": "x"}, {})
+        most = [{"v": place} for place in range(5_000)]
+        assert await keys_of(store, "a", filter={"$or": most}) == ["0"]
+        assert await keys_of(store, "a", filter={f"n{place}": None for place in range(5_000)}, limit=1) == ["2"]
+        for large in ({"$or": [*most, {}]}, {f"n{place}": None for place in range(5_001)}, {"v": [0] * 10_000}):
+            with pytest.raises(ValueError, match="10000 names"):
+                await store.asearch(("a",), filter=large)
+            with pytest.raises(ValueError, match="10000 names"):
+                await store.acount(("a",), filter=large)
+
     async def test_filtered_pages(self, store: SharedStore) -> None:
         await fill(store, ("a",), *({"n": n % 3} for n in range(15)))
         found = [await keys_of(store, "a", filter={"n": 1}, limit=2, offset=start) for start in (0, 2, 4)]
