@@ -20,6 +20,7 @@ from langgraph.store.sqlite.aio import AsyncSqliteStore as LangGraphSqliteStore
 from deerflow_replica._drivers.embedded import EmbeddedPostgres
 from deerflow_replica.errors import MemoryCorruptError, StoreUnavailableError
 from deerflow_replica.memory import StoreMemoryStorage
+from deerflow_replica.memory.items import items_of
 from deerflow_replica.store import PostgresStore, SqliteStore
 from waiting import eventually_sync
 
@@ -180,8 +181,19 @@ def test_a_view_of_a_store_keeps_memory_inside(ours: SqliteStore) -> None:
     assert StoreMemoryStorage(ours).load("coder", user_id="ann")["revision"] == 0
 
 
-def test_all_agents_are_found(storage: StoreMemoryStorage, ours: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deerflow_replica.memory.items._PAGE", 2)
+def test_all_keys_are_found_and_no_others(ours: SqliteStore) -> None:
+    """However many pages they are."""
+    keys = [f"{number:04}" for number in range(1_200)]
+    stores: tuple[BaseStore, ...] = (ours, InMemoryStore())
+    for store in stores:
+        store.batch([PutOp(("a", "b"), key, {}) for key in keys])
+        store.batch(
+            [PutOp(namespace, f"not {key}", {}) for key in keys for namespace in (("a", "b", "c"), ("a", "bc"))]
+        )
+        assert sorted(items_of(store).keys(("a", "b"))) == keys
+
+
+def test_all_agents_are_cleared(storage: StoreMemoryStorage, ours: SqliteStore) -> None:
     agents = [f"agent-{number}" for number in range(5)]
     for agent in agents:
         assert storage.save(facts(agent), agent, user_id="history")

@@ -227,11 +227,10 @@ async def test_what_takes_too_long_is_unavailable_and_holds_nobody_up(
         await store.aput(("b",), "k", {})
 
 
-async def test_closing_does_not_wait_for_ever(
-    locked_item: None, postgres_dsn: str, postgres_schema: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("deerflow_replica.store.engine._CLOSE_SECONDS", 0.1)
-    async with PostgresStore(postgres_dsn, schema=postgres_schema) as store:
+@pytest.mark.faults
+async def test_closing_does_not_wait_for_ever(locked_item: None, postgres_dsn: str, postgres_schema: str) -> None:
+    """Five seconds, and not as long as the call would."""
+    async with PostgresStore(postgres_dsn, schema=postgres_schema, timeout_seconds=600) as store:
         stuck = asyncio.create_task(store.aput(*PLACE, {}))
         await store.aget(*PLACE)
     with pytest.raises(StoreUnavailableError, match="closed"):

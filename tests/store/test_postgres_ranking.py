@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from deerflow_replica.errors import ConfigError
 from deerflow_replica.store import PostgresStore
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -223,17 +224,15 @@ async def test_an_index_can_be_added_later(postgres_dsn: str, postgres_schema: s
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivfflat"])
-async def test_no_page_ends_before_the_items_do(
-    postgres_dsn: str, postgres_schema: str, index: Any, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_page_ends_before_the_items_do(postgres_dsn: str, postgres_schema: str, index: Any, kind: str) -> None:
     """Past the 40 that HNSW looks at by itself, with a filter that few items fit."""
-    monkeypatch.setattr("deerflow_replica.store.backend_postgres._FEW_VECTORS", 0)
     forced = make_conninfo(postgres_dsn, options="-cenable_seqscan=off -cenable_sort=off -cenable_bitmapscan=off")
     index["ann_index_config"] = {"kind": kind}
     async with PostgresStore(forced, schema=postgres_schema, index=index) as store:
         await store.asetup()
         puts = [PutOp(A, f"{n:03}", {"v": f"1 {n / 100}", "rare": n % 50 == 0}) for n in range(600)]
         await store.abatch([*puts, PutOp(A, "none", {"rare": True})])
+        _add_far_vectors(postgres_dsn, postgres_schema, 2_000)  # fewer are compared without the index
         rare = [f"{n:03}" for n in range(0, 600, 50)]
         found = await store.asearch(A, query="1 0", filter={"rare": True}, limit=20)
         assert [item.key for item in found] == [*rare, "none"]
@@ -242,6 +241,26 @@ async def test_no_page_ends_before_the_items_do(
             assert [item.key for item in found] == [f"{n:03}" for n in range(100, 110)]
         assert len(found) == 10
         assert len(await store.asearch((), query="1 0", limit=1000)) == 601
+    await eventually(lambda: _index_scans(postgres_dsn, postgres_schema))
+
+
+def _add_far_vectors(dsn: str, schema: str, count: int) -> None:
+    """All to one item, which has a near one: none is ever the best of its item."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            f"INSERT INTO {schema}.store_vectors (namespace, key, path, embedding) "
+            f"SELECT 'a', '000', 'far' || n, ('[-1, ' || n / {count}.0 || ']')::vector "
+            f"FROM generate_series(1, {count}) AS n".encode()
+        )
+
+
+def _index_scans(dsn: str, schema: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(
+            "SELECT idx_scan FROM pg_stat_user_indexes WHERE schemaname = %s AND indexrelname LIKE '%%distance'",
+            [schema],
+        ).fetchone()
+    return int(row[0]) if row else 0
 
 
 async def test_words(postgres_dsn: str, postgres_schema: str) -> None:
