@@ -68,6 +68,30 @@ def test_show_without_a_file_prints_the_defaults_and_says_so(run: Command) -> No
     assert run("config", "explain", "log_level").code == 0
 
 
+def test_without_a_file_the_environment_and_the_extensions_count(
+    run: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers often have no other configuration: set variables must not be ignored in silence."""
+    monkeypatch.setenv("DEERFLOW_REPLICA__GATEWAY__LEASE_SECONDS", "3")
+    (folder / "own.json").write_text('{"skills": {"x": {"enabled": false}}}')
+    done = run("config", "show", "--extensions", "own.json", "--format", "json")
+    assert done.code == 0
+    assert done.err.endswith("defaults and what the environment or the extensions file sets\n")
+    shown = json.loads(done.out)
+    assert shown["gateway"]["lease_seconds"] == 3
+    assert shown["extensions"]["skills"] == {"x": {"enabled": False}}
+    monkeypatch.setenv("DEERFLOW_REPLICA__GATEWAY__LEAS_SECONDS", "3")
+    done = run("config", "show")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("DEERFLOW_REPLICA__GATEWAY__LEAS_SECONDS ")
+
+
+def test_validate_without_a_file_says_how_to_name_one(run: Command) -> None:
+    done = run("config", "validate")
+    assert (done.code, done.out) == (1, "")
+    assert "--config" in done.err
+
+
 @pytest.mark.parametrize("command", [["show"], ["validate"], ["explain", "log_level"]])
 def test_a_named_file_that_is_missing_is_a_problem(
     run: Command, command: list[str], monkeypatch: pytest.MonkeyPatch

@@ -73,7 +73,8 @@ def test_an_override_beats_the_file(name: str, text: str, key: str, value: objec
     ("name", "text", "said"),
     [
         ("WEATHER__X", "1", "WEATHER__X weather.x: unknown name"),
-        ("TITLE__MAX_WORDZ", "1", "TITLE__MAX_WORDZ title.max_wordz: unknown name"),
+        ("TITLE__MAX_WORDZ", "1", "title.max_wordz: unknown name in .*, did you mean max_words?"),
+        ("SANDBAX__X", "1", "sandbax.x: unknown name in .*, did you mean sandbox?"),
         ("MODELS__0__NAME", "x", "MODELS__0__NAME models.0.name: a variable cannot set a part of a list"),
         ("LOG_LEVEL__X", "x", "LOG_LEVEL__X log_level.x: a variable cannot set a part"),
         ("TITLE__", "x", "unknown name"),

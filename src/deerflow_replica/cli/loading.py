@@ -1,4 +1,4 @@
-"""What the command line loads for the user; whatever cannot be loaded ends it with exit code 2 and one line."""
+"""The objects that the command line loads for the user; what cannot be loaded ends it with exit code 2 and one line."""
 
 from __future__ import annotations
 
@@ -9,25 +9,13 @@ from typing import Any, NoReturn
 
 import typer
 
-from ..config import AppConfig
-from ..errors import ConfigError, MissingExtraError
+from ..errors import MissingExtraError
 
 
 def fail(message: str, *, code: int = 2) -> NoReturn:
     """Say why on stderr and end the command."""
     typer.echo(message, err=True)
     raise typer.Exit(code)
-
-
-def load_config(path: Path | None) -> AppConfig:
-    """The named file, else the file that DeerFlow would find, else the defaults (with a note on stderr)."""
-    try:
-        return AppConfig.from_file(path)
-    except ConfigError as error:
-        if path is None and isinstance(error.__cause__, FileNotFoundError) and not error.problems[0].source:
-            typer.echo("no configuration file: using the defaults", err=True)
-            return AppConfig()
-        fail(str(error))
 
 
 def load_attribute(target: str) -> Any:

@@ -12,7 +12,8 @@ import typer
 
 from ..config import AppConfig
 from ..errors import ConfigError, MissingExtraError, ReplicaError
-from .loading import fail, load_config, load_graphs, load_hook
+from .loading import fail, load_graphs, load_hook
+from .reading import read_config
 
 _SECTIONS = ("checkpointer", "store", "user_thread_mapping", "model_feedback")
 
@@ -39,7 +40,7 @@ def serve(
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve graphs by the LangGraph API, so that the official SDK clients work against any replica."""
-    loaded = load_config(config)
+    loaded = read_config(config, code=2)
     if replicas > 1:
         _require_shared_parts(loaded)
     graphs = load_graphs(graph)

@@ -165,7 +165,7 @@ def _unreadable(path: str, named_by: str | None, reason: str) -> ConfigError:
     """Only what somebody named is a source."""
     if named_by:
         return ConfigError(ConfigProblem("", f"(named by {named_by}) cannot be read: {reason}", path))
-    hint = "name one with path or DEER_FLOW_CONFIG_PATH, or use AppConfig() for the defaults"
+    hint = "name one with path (--config) or DEER_FLOW_CONFIG_PATH, or use AppConfig() for the defaults"
     return ConfigError(f"{path} cannot be read: {reason}; {hint}")
 
 

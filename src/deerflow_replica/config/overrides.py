@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from ..errors import ConfigError, ConfigProblem
 from .documents import read_value
 from .frozen import FrozenDict, freeze, raw_items
+from .names import nearest
 from .provenance import Path
 from .section import Section, section_of
 from .variables import dotted
@@ -88,7 +89,8 @@ def _key(holder: Mapping[Any, Any], kind: type[Section] | None, name: str, other
     for candidate in sorted(known):
         if candidate.lower() == name:
             return present.get(_field_name(kind, candidate).lower(), candidate) if kind is not None else candidate
-    raise _UnknownPathError("unknown name in an environment variable")
+    meant = nearest(name, {candidate.lower() for candidate in known} | present.keys()) if kind is not None else None
+    raise _UnknownPathError("unknown name in an environment variable" + (f", did you mean {meant}?" if meant else ""))
 
 
 def _field_name(kind: type[Section], key: Any) -> Any:
