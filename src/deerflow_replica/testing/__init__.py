@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .._extras import extra
+
 if TYPE_CHECKING:
     from .._drivers.embedded import EmbeddedPostgres, EmbeddedValkey
     from .assistants import AssistantsContract
@@ -57,4 +59,5 @@ def __getattr__(name: str) -> Any:
     }
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(homes[name], __name__), name)
+    with extra("testing"):
+        return getattr(import_module(homes[name], __name__), name)
