@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from contextlib import closing
 
@@ -18,6 +19,14 @@ def test_accepted_connections_know_that_they_are_tcp() -> None:
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.proto == socket.IPPROTO_TCP
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
+@pytest.mark.parametrize("seconds", [1e12, math.inf])
+def test_a_client_may_have_all_the_time_there_is(seconds: float) -> None:
+    with closing(_listener("127.0.0.1", 0)) as listener:
+        cut_deaf_clients(listener, seconds)
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2**31 - 1
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")

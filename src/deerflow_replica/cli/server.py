@@ -20,6 +20,7 @@ with extra("gateway"):
 
 LAST_REQUESTS_SECONDS = 5  # after the drain: a client that never ends its request keeps nobody from leaving
 KEEP_ALIVE_SECONDS = 75  # above the idle time of the usual balancers, so that they, not we, close idle connections
+LONGEST_TIMEOUT_MILLISECONDS = 2**31 - 1  # of a socket
 
 
 class ReplicaServer(uvicorn.Server):
@@ -101,7 +102,8 @@ def cut_deaf_clients(listener: socket.socket, seconds: float) -> None:
     waits for what it holds to be sent, for ever if nobody takes it.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+        milliseconds = int(min(seconds * 1000, LONGEST_TIMEOUT_MILLISECONDS))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _is_no_cut(record: logging.LogRecord) -> bool:

@@ -24,7 +24,7 @@ class Flusher:
     ) -> None:
         self._flush = weakref.WeakMethod(flush)
         self._wake = wake
-        self._interval_seconds = interval_seconds
+        self._interval_seconds = min(interval_seconds, threading.TIMEOUT_MAX)  # no wait can be longer
         self._failure = failure
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"deerflow-replica-{name}", daemon=True)
