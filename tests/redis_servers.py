@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 import ssl
@@ -17,9 +18,12 @@ from deerflow_replica._drivers.private_server import Guard
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system gives to whoever asks for any: nobody takes it until it is used."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Node(EmbeddedValkey):
@@ -34,14 +38,14 @@ class Node(EmbeddedValkey):
 
 
 class SentinelNode(EmbeddedValkey):
-    """Watches one master, and needs nobody's consent to replace it after half a second of silence."""
+    """Watches one master, and needs nobody's consent to replace it; a busy machine is no reason to."""
 
     def __init__(self, master: Node) -> None:
         self.number = free_port()
         self._monitor = (
             f"port {self.number}",
             f"sentinel monitor main 127.0.0.1 {master.number} 1",
-            "sentinel down-after-milliseconds main 500",
+            "sentinel down-after-milliseconds main 60000",
             "sentinel failover-timeout main 3000",
         )
         super().__init__()

@@ -17,11 +17,11 @@ _POLL_SECONDS = 0.01
 
 @overload
 async def eventually(
-    check: Callable[[], Awaitable[T | None]], *, timeout: float = 10.0, what: str = "the condition"
+    check: Callable[[], Awaitable[T | None]], *, timeout: float = 60.0, what: str = "the condition"
 ) -> T: ...
 @overload
-async def eventually(check: Callable[[], T | None], *, timeout: float = 10.0, what: str = "the condition") -> T: ...
-async def eventually(check: Callable[[], Any], *, timeout: float = 10.0, what: str = "the condition") -> Any:
+async def eventually(check: Callable[[], T | None], *, timeout: float = 60.0, what: str = "the condition") -> T: ...
+async def eventually(check: Callable[[], Any], *, timeout: float = 60.0, what: str = "the condition") -> Any:
     """Call `check` until it returns something true, and return that; `AssertionError` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -34,7 +34,7 @@ async def eventually(check: Callable[[], Any], *, timeout: float = 10.0, what: s
             await asyncio.wait_for(asyncio.Event().wait(), _POLL_SECONDS)
 
 
-def eventually_sync(check: Callable[[], T | None], *, timeout: float = 10.0, what: str = "the condition") -> T:
+def eventually_sync(check: Callable[[], T | None], *, timeout: float = 60.0, what: str = "the condition") -> T:
     """The same without a loop."""
     deadline = time.monotonic() + timeout
     while not (value := check()):

@@ -1,24 +1,35 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
 from deerflow_replica.stream import RedisStreamBridge
 from deerflow_replica.testing.stream import Build, StreamBridgeContract
 
+# A machine that is busy is not away.
+PATIENT: dict[str, Any] = {"connect_timeout_seconds": 60.0, "close_timeout_seconds": 60.0}
+
 
 class TestRedisPipelined(StreamBridgeContract):
     @pytest.fixture
     def build(self, redis_url: str, key_prefix: str) -> Build:
-        return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.5)
+        return partial(
+            RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.5, **PATIENT
+        )
 
 
 class TestRedisAcknowledged(StreamBridgeContract):
     @pytest.fixture
     def build(self, redis_url: str, key_prefix: str) -> Build:
         return partial(
-            RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.5, ack="server"
+            RedisStreamBridge,
+            redis_url=redis_url,
+            key_prefix=key_prefix,
+            check_interval_seconds=0.5,
+            **PATIENT,
+            ack="server",
         )
 
 
@@ -26,7 +37,12 @@ class TestRedisBlockingReads(StreamBridgeContract):
     @pytest.fixture
     def build(self, redis_url: str, key_prefix: str) -> Build:
         return partial(
-            RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.5, push="xread"
+            RedisStreamBridge,
+            redis_url=redis_url,
+            key_prefix=key_prefix,
+            check_interval_seconds=0.5,
+            **PATIENT,
+            push="xread",
         )
 
 
@@ -38,6 +54,7 @@ class TestRedisBlockingReadsAcknowledged(StreamBridgeContract):
             redis_url=redis_url,
             key_prefix=key_prefix,
             check_interval_seconds=0.5,
+            **PATIENT,
             push="xread",
             ack="server",
         )

@@ -11,10 +11,10 @@ from deerflow_replica.errors import StreamError
 from deerflow_replica.stream import RedisStreamBridge
 
 
-async def main(url: str, prefix: str, push: Any, run_id: str, count: int, mode: str) -> None:
+async def main(url: str, prefix: str, push: Any, run_id: str, count: int, mode: str, lease_seconds: float) -> None:
     """`mode`: "end" after `count` events, "wait" for a line and go on, or go "on" until somebody says no."""
     async with RedisStreamBridge(
-        redis_url=url, key_prefix=prefix, push=push, lease_seconds=1.0, queue_maxsize=10**6
+        redis_url=url, key_prefix=prefix, push=push, lease_seconds=lease_seconds, queue_maxsize=10**6
     ) as bridge:
         print("ready", flush=True)  # noqa: T201  # what the test waits for
         for number in range(count):
@@ -50,5 +50,5 @@ async def _outcome(call: Coroutine[Any, Any, None]) -> str:
 
 
 if __name__ == "__main__":
-    url, prefix, push, run_id, count, mode = sys.argv[1:]
-    asyncio.run(main(url, prefix, push, run_id, int(count), mode))
+    url, prefix, push, run_id, count, mode, lease_seconds = sys.argv[1:]
+    asyncio.run(main(url, prefix, push, run_id, int(count), mode, float(lease_seconds)))

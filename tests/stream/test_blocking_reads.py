@@ -25,7 +25,7 @@ from deerflow_replica.stream import (
     blocking,
     shards,
 )
-from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
+from deerflow_replica.testing._stream_common import DEADLINE_SECONDS, numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,12 @@ _PUBSUB = ("publish", "spublish", "subscribe", "unsubscribe", "psubscribe", "ssu
 @pytest.fixture
 def make(redis_url: str, key_prefix: str) -> Make:
     return partial(
-        RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, push="xread", check_interval_seconds=60
+        RedisStreamBridge,
+        redis_url=redis_url,
+        key_prefix=key_prefix,
+        push="xread",
+        check_interval_seconds=600,
+        connect_timeout_seconds=60,
     )
 
 
@@ -143,17 +148,18 @@ async def test_never_more_connections_than_allowed(
                     await bridge.publish(f"r{run}", "n", number)
             await bridge.flush()
             most = max(most, bridge.stats().connections)
+        await until(lambda: bridge.stats().connections == max_connections)
         await asyncio.gather(*(bridge.publish_end(f"r{run}") for run in range(30)))
         for run, items in enumerate(await asyncio.gather(*waiting)):
             assert numbers(items) == [number for number in range(20) if run % (1 + number % 4) == 0]
-    assert most == max_connections
+    assert most <= max_connections
 
 
 async def test_a_subscription_does_not_wait_for_the_read_that_blocks(make: Make, client: redis.Redis) -> None:
     async with make() as reader, make() as writer, reading(reader, "first") as first:
         await publish_all(writer, "first", 1)
         await first()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             for number in range(10):
                 async with reading(reader, f"later{number}", heartbeat_interval=0.1) as later:
                     await later(beats=True)
@@ -205,10 +211,13 @@ async def test_what_is_silent_costs_nothing(
     monkeypatch.setattr(blocking, "_COLD_AFTER_SECONDS", 0.1)
 
     async def is_silent() -> None:
-        await tick(beats=True)
-        before = _calls(client, "xread")
-        await tick(beats=True)
-        assert _calls(client, "xread") - before <= 2
+        for _ in range(20):  # what moves takes as long as the machine needs
+            await tick(beats=True)
+            before = _calls(client, "xread")
+            await tick(beats=True)
+            if _calls(client, "xread") - before <= 2:
+                return
+        raise AssertionError("it reads and reads")
 
     async with (
         cutting_proxy(redis_url) as proxy,

@@ -20,7 +20,14 @@ Make = Callable[..., RedisStreamBridge]
 
 @pytest.fixture
 def make(redis_url: str, key_prefix: str, push: Literal["pubsub", "xread"]) -> Make:
-    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, push=push, check_interval_seconds=0.3)
+    return partial(
+        RedisStreamBridge,
+        redis_url=redis_url,
+        key_prefix=key_prefix,
+        push=push,
+        check_interval_seconds=0.3,
+        connect_timeout_seconds=60,
+    )
 
 
 async def test_a_slow_reader_within_the_live_window_misses_nothing(make: Make) -> None:

@@ -94,7 +94,7 @@ async def test_each_connection_of_a_reader_may_break(
     make: Make, redis_url: str, push: str, verb: bytes, let_through: int
 ) -> None:
     verb = b"XREAD" if (push, verb) == ("xread", b"SUBSCRIBE") else verb
-    async with _through(make, redis_url, check_interval_seconds=60) as (proxy, reader), make() as writer:
+    async with _through(make, redis_url, check_interval_seconds=600) as (proxy, reader), make() as writer:
         async with reading(reader, "r") as next_item:
             await publish_all(writer, "r", 1)
             assert (await next_item()).data == 0
@@ -115,8 +115,8 @@ async def test_each_connection_of_a_reader_may_break(
 async def test_late_replies_and_pushes_in_pieces_change_nothing(make: Make, redis_url: str) -> None:
     async with (
         cutting_proxy(redis_url) as proxy,
-        make(redis_url=proxy.url) as writer,
-        make(redis_url=proxy.url, check_interval_seconds=0.05) as reader,
+        make(redis_url=proxy.url, connect_timeout_seconds=60) as writer,
+        make(redis_url=proxy.url, check_interval_seconds=0.05, connect_timeout_seconds=60) as reader,
     ):
         found = asyncio.ensure_future(read(reader, "r"))
         await until(lambda: reader.stats().connections >= 2)
@@ -137,7 +137,7 @@ async def test_connections_killed_while_many_subscribe_and_publish(
 ) -> None:
     runs = [f"r{number}" for number in range(40)]
     with redis.Redis.from_url(redis_url) as client:
-        async with make() as writer, make(check_interval_seconds=60) as reader:
+        async with make() as writer, make(check_interval_seconds=600) as reader:
             found = []
             for run in runs:
                 found.append(asyncio.ensure_future(read(reader, run)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,18 +12,20 @@ import redis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
 from deerflow_replica.errors import ConfigError, StreamEndedError, StreamError, StreamUnavailableError
-from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamGap
+from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
 from deerflow_replica.stream.base import REMEMBERED_ENDS
-from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading, until
+from deerflow_replica.testing._stream_common import for_one_of, ids, numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., RedisStreamBridge]
+# A machine that is busy is not away.
+PATIENT: dict[str, Any] = {"connect_timeout_seconds": 60.0, "close_timeout_seconds": 60.0}
 
 
 @pytest.fixture
 def make(redis_url: str, key_prefix: str) -> Make:
-    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.3)
+    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.3, **PATIENT)
 
 
 @pytest.fixture
@@ -35,16 +37,17 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 async def test_the_buffer_is_bounded_in_bytes(make: Make, redis_url: str) -> None:
     async with (
         cutting_proxy(redis_url) as proxy,
-        make(redis_url=proxy.url, max_pending_bytes=100, publish_timeout_seconds=0.3) as bridge,
+        make(redis_url=proxy.url, max_pending_bytes=100, publish_timeout_seconds=0.3) as hasty,
+        make(redis_url=proxy.url, max_pending_bytes=100) as bridge,
     ):
         proxy.is_refusing = True
         proxy.cut()
-        await bridge.publish("r", "name", "x" * 500)  # one always has room
-        assert (bridge.stats().pending_events, bridge.stats().pending_bytes) == (1, 506)
+        await hasty.publish("r", "name", "x" * 500)  # one always has room
+        assert (hasty.stats().pending_events, hasty.stats().pending_bytes) == (1, 506)
         with pytest.raises(StreamUnavailableError, match="room"):
-            await bridge.publish("r", "name", 1)
+            await hasty.publish("r", "name", 1)
         proxy.is_refusing = False
-        await until(lambda: not bridge.stats().pending_events)
+        await until(lambda: not hasty.stats().pending_events)
         proxy.is_refusing = True
         proxy.cut()
         for _ in range(4):
@@ -58,7 +61,7 @@ async def test_the_buffer_is_bounded_in_bytes(make: Make, redis_url: str) -> Non
         await bridge.publish_end("r")
         assert bridge.stats().pending_bytes == 0
         assert [len(str(value)) for value in numbers(await read(bridge, "r"))] == [500, 18, 18, 18, 18, 20, 1, 1]
-        assert bridge.stats().published == 8
+        assert (hasty.stats().published, bridge.stats().published) == (1, 7)
 
 
 async def test_the_server_keeps_no_more_than_the_bytes_whatever_is_young(
@@ -78,7 +81,8 @@ async def test_the_server_drops_what_is_trimmed_and_no_longer_young(
     make: Make, client: redis.Redis, key_prefix: str
 ) -> None:
     async with make(queue_maxsize=5) as bridge, reading(bridge, "clock", heartbeat_interval=1.1) as tick:
-        await publish_all(bridge, "r", 200)
+        await asyncio.gather(*(bridge.publish("r", "n", number) for number in range(200)))  # in one trip
+        await bridge.flush()
         assert client.xlen(f"{key_prefix}:r") == 200
         for _ in range(2):
             await tick(beats=True)
@@ -90,23 +94,34 @@ async def test_the_server_drops_what_is_trimmed_and_no_longer_young(
 async def test_who_is_attached_elsewhere_reconnects_into_a_burst_without_a_gap(
     make: Make, redis_url: str, size: int, push: str
 ) -> None:
-    async with (
-        cutting_proxy(redis_url) as proxy,
-        make(queue_maxsize=2, push=push) as writer,
-        make(redis_url=proxy.url, check_interval_seconds=60, push=push) as reader,
-        reading(reader, "r") as next_item,
-    ):
-        await writer.publish("r", "n", "x" * size)
-        assert len((await next_item()).data) == size
-        await until(lambda: proxy.link(b"SUBSCRIBE" if push == "pubsub" else b"XREAD"))
-        proxy.cut()
-        for _ in range(100):
-            await writer.publish("r", "n", "x" * size)
-        await writer.publish_end("r")
-        for _ in range(100):
+    async def is_back_in_time(attempt: float) -> bool:
+        name = f"r{attempt}"
+        async with (
+            cutting_proxy(redis_url) as proxy,
+            make(queue_maxsize=2, push=push) as writer,
+            make(redis_url=proxy.url, check_interval_seconds=600, push=push) as reader,
+            reading(reader, name) as next_item,
+        ):
+            await writer.publish(name, "n", "x" * size)
             assert len((await next_item()).data) == size
-        assert await next_item() is END_SENTINEL
-        assert reader.stats().reconnects
+            await until(lambda: proxy.link(b"SUBSCRIBE" if push == "pubsub" else b"XREAD"))
+            proxy.cut()
+            for _ in range(100):
+                await writer.publish(name, "n", "x" * size)
+            await writer.publish_end(name)
+            seen = [item async for item in _to_the_end(next_item)]
+            assert reader.stats().reconnects
+            assert all(len(item.data) == size for item in seen[:-1])
+            return seen[-1] is END_SENTINEL and len(seen) == 101
+
+    # The server spares what is younger than a second: time enough, unless the machine stands still.
+    assert await for_one_of((1, 2, 3), is_back_in_time)
+
+
+async def _to_the_end(next_item: Callable[[], Any]) -> AsyncIterator[Any]:
+    while isinstance(item := await next_item(), StreamEvent) and item is not END_SENTINEL:
+        yield item
+    yield item
 
 
 async def test_who_was_away_for_longer_gets_one_gap(make: Make, redis_url: str, push: str) -> None:
@@ -138,29 +153,31 @@ async def test_a_clean_up_survives_the_process_that_ordered_it(
     async with make() as bridge:
         for number in range(3):
             await bridge.publish("r", "n", number)
-        await bridge.cleanup("r", delay=0.5)
+        await bridge.cleanup("r", delay=600)
+    keys = (f"{key_prefix}:r", f"{key_prefix}.meta:{{{key_prefix}:r}}")
     async with make() as other:
         assert numbers(await read(other, "r", items=3)) == [0, 1, 2]
         await other.publish("r", "n", 3)
         await other.flush()
-        await until(lambda: not client.exists(f"{key_prefix}:r", f"{key_prefix}.meta:{{{key_prefix}:r}}"))
+        assert all(0 < int(client.pttl(key)) <= 600_000 for key in keys)
+        for key in keys:
+            client.pexpire(key, 1)  # its time has come
+        await until(lambda: not client.exists(*keys))
         assert not await other.stream_exists("r")
 
 
 async def test_publishing_does_not_put_a_clean_up_off(make: Make, client: redis.Redis, key_prefix: str) -> None:
-    def left() -> int:
-        return int(client.pttl(f"{key_prefix}:r"))
-
-    async with make(stream_ttl_seconds=1.0) as bridge:
+    async with make(stream_ttl_seconds=1000.0) as bridge:
         await publish_all(bridge, "r", 1)
-        await bridge.cleanup("r", delay=0.6)
-        await until(lambda: left() < 400)  # a tenth of the time to live is over: without a clean-up it would begin anew
+        await bridge.cleanup("r", delay=600)
+        # The time to live is nearly over: without a clean-up it would begin anew.
+        client.hset(f"{key_prefix}.meta:{{{key_prefix}:r}}", "expires_at", 0)
         await publish_all(bridge, "r", 1, start=1)
-        assert 0 < left() < 400
+        assert 0 < int(client.pttl(f"{key_prefix}:r")) <= 600_000
 
 
 async def test_a_deletion_is_told_at_once(redis_url: str, key_prefix: str) -> None:
-    options: dict[str, Any] = {"redis_url": redis_url, "key_prefix": key_prefix, "check_interval_seconds": 60}
+    options: dict[str, Any] = {"redis_url": redis_url, "key_prefix": key_prefix, "check_interval_seconds": 600}
     async with RedisStreamBridge(**options) as other, RedisStreamBridge(**options) as reader:
         await publish_all(other, "r", 1)
         async with reading(reader, "r") as next_item:
@@ -171,26 +188,26 @@ async def test_a_deletion_is_told_at_once(redis_url: str, key_prefix: str) -> No
 
 async def test_everything_on_the_server_goes_by_itself() -> None:
     with EmbeddedValkey() as server, redis.Redis.from_url(server.url) as client:
-        options: dict[str, Any] = {"redis_url": server.url, "key_prefix": "p", "stream_ttl_seconds": 0.6}
-        bridge = RedisStreamBridge(**options, lease_seconds=0.4, check_interval_seconds=0.1)
+        options: dict[str, Any] = {"redis_url": server.url, "key_prefix": "p", "stream_ttl_seconds": 60}
+        bridge = RedisStreamBridge(**options, lease_seconds=60, check_interval_seconds=0.1)
         waiting = asyncio.ensure_future(read(bridge, "nothing", heartbeat_interval=0.1, items=4))
         for run in ("a", "b", "c", "{d}", "e:f"):
             await publish_all(bridge, run, 3, end=run == "b")
             await bridge.stream_exists(run)
             assert await read(bridge, run, items=1)
-        await bridge.cleanup("c", delay=0.3)
+        await bridge.cleanup("c", delay=30)
         await bridge.cleanup("nothing", delay=5)
+        assert await waiting == [HEARTBEAT_SENTINEL] * 4
         keys = [key.decode() for key in client.scan_iter("*")]
         assert len(keys) == 2 * 5 + 1
         assert all(key.startswith(("p:", "p.meta:{", "p.owner:")) for key in keys)
-        assert all(client.pttl(key) > 0 for key in keys)
-        assert await waiting == [HEARTBEAT_SENTINEL] * 4
         await bridge.close()
-        await until(lambda: client.dbsize() == 0)
+        assert client.dbsize() == len(keys)
+        assert all(0 < int(client.pttl(key)) <= 60_000 for key in keys)
 
 
 async def test_ten_thousand_ended_runs_are_remembered(make: Make) -> None:
-    async with make() as bridge:
+    async with make(publish_timeout_seconds=600) as bridge:
         await asyncio.gather(*(bridge.publish_end(f"r{number}") for number in range(REMEMBERED_ENDS + 1)))
         with pytest.raises(StreamEndedError):
             await bridge.publish("r1", "n", 0)
@@ -257,7 +274,7 @@ async def test_counts(make: Make) -> None:
             assert (await next_item()).data == 0
             await waits(beats=True)
             assert (other.stats().subscribers, other.stats().topics) == (2, 2)
-            assert other.stats().connections == 3
+            await until(lambda: other.stats().connections == 3)  # the last of the readers before may yet be closed
         assert other.stats().subscribers == 0
         for stats in (bridge.stats(), other.stats()):
             assert (stats.retried, stats.reconnects, stats.orphaned) == (0, 0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,17 +14,19 @@ from redis.asyncio import Redis
 
 from deerflow_replica.errors import ConfigError, StreamEndedError, StreamError, StreamUnavailableError
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
-from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
+from deerflow_replica.testing._stream_common import for_one_of, numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., RedisStreamBridge]
+# A machine that is busy is not away.
+PATIENT: dict[str, Any] = {"connect_timeout_seconds": 60.0, "close_timeout_seconds": 60.0}
 
 
 @pytest.fixture
 def make(redis_url: str, key_prefix: str) -> Make:
-    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.3)
+    return partial(RedisStreamBridge, redis_url=redis_url, key_prefix=key_prefix, check_interval_seconds=0.3, **PATIENT)
 
 
 async def test_end_by_another_process_refuses_what_follows(make: Make) -> None:
@@ -86,34 +89,43 @@ async def test_cleanup_elsewhere_reaches_readers_here(make: Make) -> None:
 
 
 async def test_deleted_without_a_word_is_found_by_the_check(make: Make, redis_url: str, key_prefix: str) -> None:
-    async with make() as bridge:
-        async with reading(bridge, "r") as next_item:
-            await publish_all(bridge, "r", 1)
-            event = await next_item()
-            with redis.Redis.from_url(redis_url) as client:
-                client.delete(f"{key_prefix}:r")
-            async with asyncio.timeout(0.3 + 1.0):
+    async def is_found_in_time(interval: float) -> bool:
+        name = f"r{interval}"
+        async with make(check_interval_seconds=interval) as bridge:
+            async with reading(bridge, name) as next_item:
+                await publish_all(bridge, name, 1)
+                event = await next_item()
+                with redis.Redis.from_url(redis_url) as client:
+                    client.delete(f"{key_prefix}:{name}")
+                began = time.monotonic()
                 assert await next_item() == StreamGap(event.id, None, None)
-        await publish_all(bridge, "r", 2, end=True)
-        assert numbers(await read(bridge, "r")) == [0, 1]
+                seconds = time.monotonic() - began
+            await publish_all(bridge, name, 2, end=True)
+            assert numbers(await read(bridge, name)) == [0, 1]
+        return seconds < interval + 1.0
+
+    assert await for_one_of((0.3, 3.0, 30.0), is_found_in_time)
 
 
 async def test_a_deletion_right_after_a_push_is_found_within_an_interval(
     make: Make, redis_url: str, key_prefix: str
 ) -> None:
-    clock = asyncio.get_running_loop().time
-    with redis.Redis.from_url(redis_url) as client:
+    async def is_found_in_time(interval: float) -> bool:
+        name = f"r{interval}"
         async with (
-            make(check_interval_seconds=1.2) as bridge,
-            reading(bridge, "r", heartbeat_interval=1.25) as next_item,
+            make(check_interval_seconds=interval) as bridge,
+            reading(bridge, name, heartbeat_interval=interval + 0.05) as next_item,
         ):
             assert await next_item(beats=True) is HEARTBEAT_SENTINEL  # a check has just been
-            await publish_all(bridge, "r", 1)
+            await publish_all(bridge, name, 1)
             event = await next_item()
-            client.delete(f"{key_prefix}:r")
-            began = clock()
+            client.delete(f"{key_prefix}:{name}")
+            began = time.monotonic()
             assert await next_item() == StreamGap(event.id, None, None)
-            assert clock() - began <= 1.2 + 0.7
+            return time.monotonic() - began <= interval * 1.5
+
+    with redis.Redis.from_url(redis_url) as client:
+        assert await for_one_of((1.2, 6.0, 18.0), is_found_in_time)
 
 
 async def test_a_lost_push_is_found_by_the_check(make: Make, redis_url: str, key_prefix: str) -> None:
@@ -176,10 +188,11 @@ async def test_a_key_of_another_type_fails_that_run_alone(
         assert numbers(await read(bridge, "good")) == list(range(5))
 
 
-async def test_a_full_buffer_waits_in_turn_and_gives_up_after_the_timeout(make: Make, redis_url: str) -> None:
+async def test_a_full_buffer_gives_up_after_the_timeout(make: Make, redis_url: str) -> None:
     async with (
         cutting_proxy(redis_url) as proxy,
-        make(redis_url=proxy.url, max_pending_events=3, publish_timeout_seconds=1.0) as bridge,
+        make(redis_url=proxy.url, max_pending_events=3, publish_timeout_seconds=0.5) as bridge,
+        make() as other,
     ):
         proxy.is_refusing = True
         proxy.cut()
@@ -190,6 +203,22 @@ async def test_a_full_buffer_waits_in_turn_and_gives_up_after_the_timeout(make: 
             await bridge.publish("r", "n", "lost")
         with pytest.raises(StreamUnavailableError, match="still wait"):
             await bridge.flush()
+        proxy.is_refusing = False
+        await until(lambda: bridge.stats().pending_events == 0)
+        await other.publish_end("r")
+        assert numbers(await read(other, "r")) == [0, 1, 2]
+
+
+async def test_a_full_buffer_waits_in_turn(make: Make, redis_url: str) -> None:
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make(redis_url=proxy.url, max_pending_events=3) as bridge,
+    ):
+        proxy.is_refusing = True
+        proxy.cut()
+        for number in range(3):
+            await bridge.publish("r", "n", number)
+        await until(lambda: bridge.stats().retried)
         waiting = [asyncio.ensure_future(bridge.publish("r", "n", number)) for number in range(3, 6)]
         cancelled = asyncio.ensure_future(bridge.publish("r", "n", "cancelled"))
         await asyncio.sleep(0)
@@ -206,8 +235,9 @@ async def test_a_publish_that_waits_for_a_lost_server_leaves_no_trace(make: Make
     async with (
         cutting_proxy(redis_url) as proxy,
         make(redis_url=proxy.url, ack="server", publish_timeout_seconds=0.4) as bridge,
+        make() as other,
     ):
-        await bridge.publish("r", "n", 0)
+        await publish_all(other, "r", 1)
         proxy.is_refusing = True
         proxy.cut()
         with pytest.raises(StreamUnavailableError):
@@ -216,8 +246,8 @@ async def test_a_publish_that_waits_for_a_lost_server_leaves_no_trace(make: Make
             await bridge.publish("r", "n", "never sent")
         proxy.is_refusing = False
         await until(lambda: bridge.stats().pending_events == 0)
-        await bridge.publish_end("r")
-        assert numbers(await read(bridge, "r")) == [0, 1]
+        await other.publish_end("r")
+        assert numbers(await read(other, "r")) == [0, 1]
 
 
 async def test_close_tells_how_much_was_not_stored(make: Make, redis_url: str) -> None:
@@ -264,7 +294,7 @@ async def test_close_stores_what_is_pending(make: Make) -> None:
 async def test_the_encoding_and_timeouts_of_a_borrowed_client_are_its_own(redis_url: str, key_prefix: str) -> None:
     async with (
         Redis.from_url(redis_url, encoding="latin-1", socket_timeout=0.1, health_check_interval=1) as client,
-        RedisStreamBridge(client=client, key_prefix=key_prefix, publish_timeout_seconds=3) as bridge,
+        RedisStreamBridge(client=client, key_prefix=key_prefix, **PATIENT) as bridge,
     ):
         async with reading(bridge, "€", heartbeat_interval=0.4) as next_item:
             for _ in range(3):

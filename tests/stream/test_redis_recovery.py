@@ -12,7 +12,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamGap
-from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading, until
+from deerflow_replica.testing._stream_common import ids, numbers, placed, publish_all, read, reading, until
 from proxy import cutting_proxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
@@ -65,7 +65,7 @@ async def test_a_reader_of_what_the_server_forgot_gets_a_gap(
 async def test_a_writer_whose_events_the_server_forgot_begins_anew(
     make: Make, client: redis.Redis, keys: tuple[str, str]
 ) -> None:
-    async with make(check_interval_seconds=60) as writer, make(check_interval_seconds=60) as reader:
+    async with make(check_interval_seconds=600) as writer, make(check_interval_seconds=600) as reader:
         await publish_all(writer, "r", 5)
         restore = _saved(client, keys)
         await publish_all(writer, "r", 5, start=5)
@@ -107,6 +107,7 @@ async def test_a_message_of_somebody_else_disturbs_nobody(
 ) -> None:
     async with make() as bridge, reading(bridge, "r") as next_item:
         assert await next_item(beats=True) is HEARTBEAT_SENTINEL
+        await placed(bridge, "r")
         for junk in (b"", b"junk", b"event", b"event x y z 1,2", b"\xff\xfe", b"event 1 0 0 v,9\n", b"gone\n"):
             client.publish(keys[0], junk)
         await publish_all(bridge, "r", 2, end=True)
@@ -152,7 +153,10 @@ async def test_a_reader_that_may_not_write_ends_no_orphan_and_reads_on(
 
 
 async def test_a_short_check_interval_does_not_doubt_a_slow_server(make: Make, redis_url: str) -> None:
-    async with cutting_proxy(redis_url) as proxy, make(redis_url=proxy.url, check_interval_seconds=0.01) as bridge:
+    async with (
+        cutting_proxy(redis_url) as proxy,
+        make(redis_url=proxy.url, check_interval_seconds=0.01, connect_timeout_seconds=60) as bridge,
+    ):
         async with reading(bridge, "r", heartbeat_interval=0.3) as next_item:
             await publish_all(bridge, "r", 1)
             assert (await next_item()).data == 0

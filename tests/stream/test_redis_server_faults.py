@@ -169,7 +169,9 @@ async def test_a_full_server_delays_and_loses_nothing(server: EmbeddedValkey, ma
     with redis.Redis.from_url(server.url) as client:
         async with make(publish_timeout_seconds=0.3) as writer, make() as reader:
             found = asyncio.ensure_future(read(reader, "r"))
-            await publish_all(writer, "r", 3)
+            for number in range(3):
+                await writer.publish("r", "n", number)
+            await until(lambda: not writer.stats().pending_events)
             client.config_set("maxmemory", 1)
             for number in range(3, 300):
                 await writer.publish("r", "n", number)
@@ -179,7 +181,7 @@ async def test_a_full_server_delays_and_loses_nothing(server: EmbeddedValkey, ma
                 await writer.publish_end("r")
             client.config_set("maxmemory", 0)
             await until(lambda: not writer.stats().pending_events)
-            await writer.publish_end("r")
+            await reader.publish_end("r")
             assert numbers(await found) == list(range(300))
 
 
@@ -201,7 +203,7 @@ async def test_a_server_that_is_a_replica_for_a_while_is_retried(server: Embedde
 async def test_a_server_that_loads_for_long_is_waited_for(tmp_path: Path, push: str) -> None:
     settings: dict[str, str | int] = {
         "appendfsync": "always",
-        "key-load-delay": 300,
+        "key-load-delay": 5000,  # microseconds
         "loading-process-events-interval-bytes": 1024,
     }
     with EmbeddedValkey(data_dir=tmp_path / "valkey", settings=settings) as server:
@@ -217,6 +219,7 @@ async def test_a_server_that_loads_for_long_is_waited_for(tmp_path: Path, push: 
                 await until(lambda: _is_loading(client))
                 await writer.publish("r", "n", 3)
                 assert not away.done()
+                client.config_set("key-load-delay", 0)
                 await away
                 await writer.publish_end("r")
                 assert numbers(await found) == list(range(4))

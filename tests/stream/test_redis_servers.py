@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -206,7 +207,7 @@ class Deployment:
         finder: Any = Sentinel
         sentinel = finder([("127.0.0.1", self.sentinel.number)])
         client: Redis = sentinel.master_for("main", decode_responses=True)
-        options = {"queue_maxsize": 5000, "check_interval_seconds": 0.3, **options}
+        options = {"queue_maxsize": 5000, "check_interval_seconds": 0.3, "publish_timeout_seconds": 120, **options}
         async with AsyncExitStack() as stack:
             for asked in sentinel.sentinels:
                 await stack.enter_async_context(asked)
@@ -228,6 +229,12 @@ class Deployment:
             replica.config_set("masterauth", "wrong")
             replica.execute_command("CLIENT", "KILL", "TYPE", "master")
             eventually_sync(lambda: _status(replica) == "down")
+
+    def kill(self) -> None:
+        """The master is gone, and soon missed."""
+        with direct(self.sentinel) as sentinel:
+            sentinel.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "500")
+        self.master.kill()
 
     def order(self) -> None:
         """The Sentinel makes the replica the master, and the master a replica."""
@@ -266,7 +273,7 @@ async def test_a_failover_in_mid_stream_loses_nothing_or_says_so(deployment: Dep
         found = asyncio.ensure_future(_follow(reader))
         await publish_all(writer, "r", 100)
         await asyncio.to_thread(eventually_sync, deployment.replicated)
-        await asyncio.to_thread(deployment.master.kill if how == "killed" else deployment.order)
+        await asyncio.to_thread(deployment.kill if how == "killed" else deployment.order)
         for number in range(100, 400):
             await writer.publish("r", "n", number)
             if number % 20 == 0:
@@ -292,7 +299,7 @@ async def test_what_replication_lost_is_a_gap(deployment: Deployment, push: str)
         await asyncio.to_thread(deployment.cut)
         await publish_all(writer, "r", 10, start=10)
         before = await read(writer, "r", items=20)
-        await asyncio.to_thread(deployment.master.kill)
+        await asyncio.to_thread(deployment.kill)
         for number in range(20, 30):
             await writer.publish("r", "n", number)
         await writer.publish_end("r")
@@ -306,7 +313,7 @@ async def test_what_replication_lost_is_a_gap(deployment: Deployment, push: str)
 
 
 async def _follow(bridge: RedisStreamBridge) -> list[Any]:
-    return [item async for item in bridge.subscribe("r")]
+    return [item async for item in bridge.subscribe("r", heartbeat_interval=math.inf)]
 
 
 def _assert_nothing_was_lost_in_silence(items: list[Any]) -> None:

@@ -14,7 +14,7 @@ import redis
 
 from deerflow_replica.errors import StreamEndedError
 from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
-from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
+from deerflow_replica.testing._stream_common import numbers, placed, publish_all, read, reading, until
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., RedisStreamBridge]
@@ -66,7 +66,7 @@ async def test_what_is_there_and_what_comes_with_the_ids_it_has(make: Make, stoc
 
 
 async def test_blocking_reads_bring_them_at_once(make: Make, stock: StockBridge) -> None:
-    async with make(push="xread", check_interval_seconds=60) as bridge, reading(bridge, "r") as next_item:
+    async with make(push="xread", check_interval_seconds=600) as bridge, reading(bridge, "r") as next_item:
         for number in range(5):
             stock.publish("r", number)
             assert (await next_item()).data == number
@@ -100,6 +100,7 @@ async def test_tail_gives_only_what_comes(make: Make, stock: StockBridge) -> Non
     async with make(invalid_cursor="tail") as bridge, reading(bridge, "r", "-1") as next_item:
         beat = await next_item(beats=True)
         assert beat.data is None
+        await placed(bridge, "r")
         stock.publish("r", 1)
         assert (await next_item()).data == 1
         stock.publish_end("r")

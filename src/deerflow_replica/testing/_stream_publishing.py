@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from ._stream_common import (
     Build,
     Open,
     StreamFixtures,
+    for_one_of,
     ids,
     numbers,
     publish_all,
@@ -116,7 +116,7 @@ class PublishingContract(StreamFixtures):
                 item = await next_item()
                 return isinstance(item, StreamEvent) and isinstance(await next_item(), StreamGap)
 
-        assert await _any(is_gone_all_the_same, (0.3, 3.0, 30.0))
+        assert await for_one_of((0.3, 3.0, 30.0), is_gone_all_the_same)
 
     async def test_a_second_cleanup_replaces_the_first(self, bridge: StreamBridge, run_id: str) -> None:
         await publish_all(bridge, run_id, 1)
@@ -132,7 +132,7 @@ class PublishingContract(StreamFixtures):
                 assert await tick(beats=True) is HEARTBEAT_SENTINEL
             return await bridge.stream_exists(run_id)
 
-        assert await _any(is_replaced, (0.2, 2.0, 20.0))
+        assert await for_one_of((0.2, 2.0, 20.0), is_replaced)
 
     async def test_a_silent_stream_expires_and_publishing_puts_it_off(self, open_bridge: Open, run_id: str) -> None:
         async def is_put_off(seconds: float) -> bool:
@@ -151,7 +151,7 @@ class PublishingContract(StreamFixtures):
             *events, gap = published.result()
             return numbers(events) == list(range(8)) and isinstance(gap, StreamGap)
 
-        assert await _any(is_put_off, (0.5, 5.0, 50.0))
+        assert await for_one_of((0.5, 5.0, 50.0), is_put_off)
 
     @pytest.mark.parametrize("delay", [-1, -0.001, float("nan"), float("inf")])
     async def test_a_negative_delay_is_a_value_error(self, bridge: StreamBridge, run_id: str, delay: float) -> None:
@@ -279,11 +279,3 @@ class PublishingContract(StreamFixtures):
     async def _exhaust(self, feed: Any) -> None:
         async for _ in feed:
             pass
-
-
-async def _any(holds: Callable[[float], Awaitable[bool]], seconds: Iterable[float]) -> bool:
-    """Whether it holds for one of these times: the shorter ones may be over before a busy machine has done its part."""
-    for time in seconds:
-        if await holds(time):
-            return True
-    return False
