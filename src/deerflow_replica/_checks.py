@@ -47,6 +47,9 @@ async def check_parts(replica: Replica) -> tuple[CheckResult, ...]:
     async def counters() -> None:
         await replica.counters.totals()
 
+    async def runs() -> None:
+        await replica.runs.get(_NOBODY)
+
     asked: list[tuple[str, Callable[[], Awaitable[None]]]] = [
         ("stream_bridge", bridge),
         ("store", store),
@@ -54,6 +57,7 @@ async def check_parts(replica: Replica) -> tuple[CheckResult, ...]:
         ("memory", memory),
         ("user_thread_mapping", threads),
         ("model_feedback", counters),
+        ("database", runs),
     ]
     return tuple(await asyncio.gather(*(_checked(replica, section, ask) for section, ask in asked)))
 

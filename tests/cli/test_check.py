@@ -15,7 +15,7 @@ import pytest
 
 from command_line import Command, runner
 
-PARTS = ["bridge", "store", "checkpointer", "memory", "threads", "counters"]
+PARTS = ["bridge", "store", "checkpointer", "memory", "threads", "counters", "runs"]
 
 
 @pytest.fixture

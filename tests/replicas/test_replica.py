@@ -293,12 +293,16 @@ async def test_config_and_context_are_the_very_objects(tmp_path: Path) -> None:
 
 async def test_check_asks_every_part(replica: Replica) -> None:
     results = await replica.check()
-    assert [result.name for result in results] == ["bridge", "store", "checkpointer", "memory", "threads", "counters"]
+    parts = ["bridge", "store", "checkpointer", "memory", "threads", "counters", "runs"]
+    assert [result.name for result in results] == parts
     assert all(result.ok for result in results)
     await replica.threads.close()
     failed = [result for result in await replica.check() if not result.ok]
     assert [(result.name, result.section) for result in failed] == [("threads", "user_thread_mapping")]
     assert "closed" in failed[0].detail
+    await replica.runs.close()
+    failed = [result for result in await replica.check() if not result.ok]
+    assert [(result.name, result.section) for result in failed][1:] == [("runs", "database")]
 
 
 async def test_default_config_keeps_everything_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
