@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .._extras import extra
+from ..errors import StoreUnavailableError
+from .direct_postgres import DirectConnection, Exchange, Outcome, Rows
+from .pipelined_postgres import Statement
 from .postgres import COLLIDED, is_lost, postgres_errors
 
 with extra("postgres"):
@@ -19,8 +23,10 @@ if TYPE_CHECKING:
     from .postgres import Connection, Pool
 
 T = TypeVar("T")
+Answer: TypeAlias = list[Rows] | StoreUnavailableError | None
 
 _IDLE_SECONDS = 0.1
+_CANCEL_SECONDS = 0.5
 
 
 class KeptConnections:
@@ -35,6 +41,44 @@ class KeptConnections:
         self._unused = 0  # how many of the first were not needed since the last look
         self._look: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
+        self._exchanges: set[Exchange] = set()
+
+    @property
+    def are_at_hand(self) -> bool:
+        """Whether `begin` can send something."""
+        return bool(self._kept)
+
+    def begin(self, statements: Sequence[Statement], done: Callable[[Answer], None]) -> bool:
+        """Send them at once, in one transaction, on a connection that is at hand, and tell `done` later.
+
+        It gets the rows of each; or None, when they came to nothing: then `run` says why, or succeeds; or the error
+        of a server that does not answer within the timeout. False: nothing is at hand, or a statement has no plan.
+        """
+        asked = [(statement.plan, statement.parameters) for statement in statements if statement.plan is not None]
+        if len(asked) < len(statements) or not self._kept:
+            return False
+        connection = self._popped()
+        line = connection.line if isinstance(connection, DirectConnection) else None
+        if line is None:
+            self._put(connection)
+            return False
+
+        def end(outcome: Outcome) -> None:
+            self._exchanges.discard(exchange)
+            if isinstance(outcome, Exception):
+                self._spawn(_dropped(self._pool, connection))
+            else:
+                self._put(connection)
+            done(_answer(outcome))
+
+        exchange = Exchange(line, end)
+        try:
+            exchange.begin([(plan, plan.encoded(parameters)) for plan, parameters in asked], self._timeout_seconds)
+        except psycopg.Error:
+            self._spawn(_dropped(self._pool, connection))
+            return False
+        self._exchanges.add(exchange)
+        return True
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, retry: bool = True) -> T:
         """Run `work` on a connection, with rows as tuples, within the timeout.
@@ -45,6 +89,12 @@ class KeptConnections:
         with postgres_errors():
             async with asyncio.timeout(self._timeout_seconds):
                 return await (self._until_done(work) if retry else self._once(work))
+
+    async def close(self) -> None:
+        """Give everything back; an exchange that is still under way comes to its end, and to nothing."""
+        for exchange in list(self._exchanges):
+            exchange.give_up(ConnectionAbortedError())
+        await self.give_back()
 
     async def give_back(self) -> None:
         """All that are kept and not in use."""
@@ -88,17 +138,24 @@ class KeptConnections:
     async def _taken(self) -> Connection:
         """One that is not known to be dead: what is sent on it has a good chance to arrive."""
         while True:
-            connection = self._kept.pop() if self._kept else await self._pool.getconn()
-            self._unused = min(self._unused, len(self._kept))
+            connection = self._popped() if self._kept else await self._pool.getconn()
             if _is_alive(connection):
                 return connection
             await self._pool.putconn(connection)  # which replaces it
+
+    def _popped(self) -> Connection:
+        connection = self._kept.pop()
+        self._unused = min(self._unused, len(self._kept))
+        return connection
 
     async def _keep(self, connection: Connection) -> None:
         is_idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
         if not self._keeps or not is_idle or self._pool.closed:
             await self._pool.putconn(connection)
-            return
+        else:
+            self._put(connection)
+
+    def _put(self, connection: Connection) -> None:
         self._kept.append(connection)
         if self._look is None:
             self._look_later()
@@ -111,15 +168,37 @@ class KeptConnections:
         self._look = None
         unused, self._kept = self._kept[: self._unused], self._kept[self._unused :]
         if unused:
-            task = asyncio.get_running_loop().create_task(self._return(unused))
-            self._returning.add(task)
-            task.add_done_callback(self._returning.discard)
+            self._spawn(self._return(unused))
         if self._kept:
             self._look_later()
+
+    def _spawn(self, returning: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(returning)
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
 
     async def _return(self, connections: list[Connection]) -> None:
         for connection in connections:
             await self._pool.putconn(connection)
+
+
+async def _dropped(pool: Pool, connection: Connection) -> None:
+    """What the server still does for it is to end, too."""
+    with suppress(psycopg.Error, OSError):
+        await connection.cancel_safe(timeout=_CANCEL_SECONDS)
+    await connection.close()
+    await pool.putconn(connection)  # which replaces it
+
+
+def _answer(outcome: Outcome) -> Answer:
+    """A connection that is lost can be replaced; what was waited for long enough is not waited for again."""
+    if not isinstance(outcome, Exception):
+        return outcome
+    try:
+        with postgres_errors():
+            raise outcome
+    except StoreUnavailableError as error:
+        return error if isinstance(outcome, TimeoutError) else None
 
 
 def _is_alive(connection: Connection) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._extras import extra
+from .direct_postgres import Plan, Rows
 
 with extra("postgres"):
     from psycopg import AsyncPipeline
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 
     from .postgres import Connection
 
-Rows = list[tuple[Any, ...]]
-
 
 class Statement(NamedTuple):
+    """`plan`: the same text, where it is always the same."""
+
     text: bytes
     parameters: Mapping[str, Any]
+    plan: Plan | None = None
 
 
 async def fetched(connection: Connection, statements: Sequence[Statement]) -> list[Rows]:
@@ -29,7 +31,7 @@ async def fetched(connection: Connection, statements: Sequence[Statement]) -> li
     if not statements:
         return []
     if len(statements) == 1:
-        cursor = await connection.execute(*statements[0])
+        cursor = await connection.execute(statements[0].text, statements[0].parameters)
         return [await _rows(cursor)]
     cursors = []
     if connection._pipeline is None:
@@ -37,7 +39,7 @@ async def fetched(connection: Connection, statements: Sequence[Statement]) -> li
     async with connection.pipeline():  # its end sends the one Sync: to fetch or sync before is a round trip more
         for statement in statements:
             cursor = connection.cursor()
-            await cursor.execute(*statement)
+            await cursor.execute(statement.text, statement.parameters)
             cursors.append(cursor)
     return [await _rows(cursor) for cursor in cursors]
 

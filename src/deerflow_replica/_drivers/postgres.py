@@ -14,6 +14,7 @@ import orjson
 from .._extras import extra
 from .._sync import BorrowedLoop, LoopThread, Runner
 from ..errors import ConfigError, StoreUnavailableError
+from .direct_postgres import DirectConnection
 from .pool_postgres import EndingPool
 from .shared import SharedDatabase
 from .texts_postgres import know_texts
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 COLLIDED = frozenset({"40001", "40P01"})
 """serialization_failure, deadlock_detected: rolled back, and worth another try."""
-_MOST_PREPARED = 20  # statements on one connection; the least used goes first
+_MOST_PREPARED = 10  # statements on one connection; the least used goes first
 _LONGEST_CANCEL = 0.5  # seconds
 _RESTARTING = {"57P01", "57P02", "57P03"}  # admin_shutdown, crash_shutdown, cannot_connect_now
 
@@ -157,6 +158,7 @@ async def connected_pool(
             await (await AsyncConnection.connect(dsn, autocommit=True)).close()
         pool: Pool = EndingPool(
             dsn,
+            connection_class=DirectConnection,
             min_size=min_size,
             max_size=max_size,
             timeout=timeout_seconds,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 _TEXT = types["text"]
+ARRAY = _TEXT.array_oid
 _HEAD = struct.Struct("!IIIII")  # dimensions, whether there are nulls, the type; length and first index of the one
 _LENGTH = struct.Struct("!I").pack
 
@@ -30,14 +31,17 @@ def know_texts(connection: AsyncConnection[Any]) -> None:
 
 
 class _TextsDumper(Dumper):
-    """PostgreSQL's binary form of `text[]`."""
-
     format = Format.BINARY
-    oid = _TEXT.array_oid
+    oid = ARRAY
 
     def dump(self, obj: Texts) -> bytes:
-        parts = [_HEAD.pack(1, 0, _TEXT.oid, len(obj), 1)]
-        for text in map(str.encode, obj):
-            parts.append(_LENGTH(len(text)))
-            parts.append(text)
-        return b"".join(parts)
+        return binary(obj)
+
+
+def binary(texts: Texts) -> bytes:
+    """PostgreSQL's binary form of `text[]`, which is of the type `ARRAY`."""
+    parts = [_HEAD.pack(1, 0, _TEXT.oid, len(texts), 1)]
+    for text in map(str.encode, texts):
+        parts.append(_LENGTH(len(text)))
+        parts.append(text)
+    return b"".join(parts)

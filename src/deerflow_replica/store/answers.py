@@ -24,11 +24,13 @@ def versioned(row: Row | None, scope: tuple[str, ...]) -> VersionedItem | None:
 def found(rows: Sequence[Row], scope: tuple[str, ...]) -> list[SearchItem]:
     """Positional and without a function for each: there may be thousands."""
     cut, loads = len(scope), orjson.loads
-    shown = {joined: tuple(joined.split(".")[cut:]) for joined in {row[0] for row in rows}}
-    return [
-        SearchItem(shown[namespace], key, loads(document), created_at, updated_at, score)
-        for namespace, key, document, _, created_at, updated_at, _, score in rows
-    ]
+    last, labels = "", tuple[str, ...]()
+    items: list[SearchItem] = []
+    for namespace, key, document, _, created_at, updated_at, _, score in rows:
+        if namespace != last:
+            last, labels = namespace, tuple(namespace.split(".")[cut:])
+        items.append(SearchItem(labels, key, loads(document), created_at, updated_at, score))
+    return items
 
 
 def namespaces(found_: Sequence[str], scope: tuple[str, ...]) -> list[tuple[str, ...]]:

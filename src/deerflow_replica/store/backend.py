@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ..errors import StoreUnavailableError
 from .values import Conflict, OnConflict, Place, Read, Restored, Write, Written
 
 
@@ -40,6 +41,20 @@ class Backend(ABC):
         The reads see nothing of the writes. The writes are unconditional, no two of one place, sorted by place.
         """
 
+    def begin(
+        self,
+        reads: Sequence[Read],
+        writes: Sequence[Write],
+        *,
+        live: bool,
+        done: Callable[[list[Any] | StoreUnavailableError | None], None],
+    ) -> bool:
+        """`run`, begun at once and without a task, where the backend can. False: it cannot, and nothing is begun.
+
+        Later, on the loop, `done` gets the answers, the error, or None when `run` has to do it after all.
+        """
+        return False
+
     @abstractmethod
     async def write_if(self, write: Write, *, live: bool) -> Written | Conflict:
         """A conditional write, in one atomic step. Never repeated blindly."""
@@ -64,4 +79,4 @@ class Backend(ABC):
 def by_place(writes: Iterable[Write]) -> list[Write]:
     """The last write of each place, sorted by place."""
     last = {write.place: write for write in writes}
-    return [last[place] for place in sorted(last)] if last else []
+    return [last[place] for place in sorted(last)] if len(last) > 1 else list(last.values())

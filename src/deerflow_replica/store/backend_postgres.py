@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._drivers.direct_postgres import Rows
 from .._drivers.kept_postgres import KeptConnections
-from .._drivers.pipelined_postgres import Rows, Statement, fetched
+from .._drivers.pipelined_postgres import Statement, fetched
 from .._drivers.postgres import COLLIDED, connected_pool, is_lost
 from .._drivers.texts_postgres import Texts
 from .._extras import extra
@@ -81,7 +82,7 @@ class PostgresBackend(Backend):
     async def close(self) -> None:
         if self._connections is not None:
             connections, self._connections = self._connections, None
-            await connections.give_back()
+            await connections.close()
         if self._pool is not None and self._owns_pool:
             pool, self._pool = self._pool, None
             await pool.close()
@@ -94,6 +95,22 @@ class PostgresBackend(Backend):
         asking = Reads(statements, reads, live=live, walks=self._walks)
         asked = asking.asked + self._writes(statements, writes, live) if writes else asking.asked
         return asking.answers(await self._execute(lambda connection: fetched(connection, asked)))
+
+    def begin(
+        self,
+        reads: Sequence[Read],
+        writes: Sequence[Write],
+        *,
+        live: bool,
+        done: Callable[[list[Any] | StoreUnavailableError | None], None],
+    ) -> bool:
+        if self._connections is None or self._statements is None or not self._connections.are_at_hand:
+            return False
+        asking = Reads(self._statements, reads, live=live, walks=self._walks)
+        asked = asking.asked + self._writes(self._statements, writes, live) if writes else asking.asked
+        return self._connections.begin(
+            asked, lambda found: done(asking.answers(found) if isinstance(found, list) else found)
+        )
 
     async def write_if(self, write: Write, *, live: bool) -> Written | Conflict:
         await self._known()
@@ -159,14 +176,14 @@ class PostgresBackend(Backend):
             vectors = [(*write.place, path, vector_text(vector)) for write in puts for path, vector in write.vectors]
             if vectors:
                 named = zip(
-                    ("namespaces", "keys", "paths", "embeddings"), map(list, zip(*vectors, strict=True)), strict=True
+                    ("namespaces", "keys", "paths", "embeddings"), map(Texts, zip(*vectors, strict=True)), strict=True
                 )
                 asked.append(statements.fixed("add_vectors", **dict(named)))
         if self._dialect.text_index is not None:
             asked.append(statements.fixed("forget_texts", **places))
             texted = [write for write in puts if write.text is not None]
             if texted:
-                texts = [write.text for write in texted]
+                texts = Texts(write.text for write in texted if write.text is not None)
                 at = _at([write.place for write in texted])
                 language = self._dialect.text_index.language
                 asked.append(statements.fixed("add_texts", **at, texts=texts, language=language))

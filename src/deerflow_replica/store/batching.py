@@ -8,7 +8,9 @@ in which they were made: a call waits while an earlier one that concerns its ite
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -86,6 +88,7 @@ class Unit:
         self.lane = first.lane
         self._most_calls = most_calls
         self.calls = [first]
+        self.began = 0.0
         self.is_barrier = first.is_barrier
         self.claims = Claims()
         self.claims.add(first)
@@ -122,7 +125,8 @@ class Scheduler:
         self._open_backend = open_backend
         self._queue: list[Call] = []
         self._under_way: set[Unit] = set()
-        self._clock = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
         self._slots = Slots(backend.slots, self._clock)
         self._has_barrier = False
         self._is_scheduled = False
@@ -137,26 +141,26 @@ class Scheduler:
         """Look at the queue at the end of this tick."""
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._start(self._flush())
+            self._loop.call_soon(self._flush)
 
     async def close(self, timeout_seconds: float) -> None:
         """Let what is under way or queued finish, then cancel the rest: its callers get `StoreUnavailableError`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_seconds
-        while (self._tasks or self._queue) and loop.time() < deadline:
+        deadline = self._clock() + timeout_seconds
+        while (self._under_way or self._queue) and self._clock() < deadline:
             if self._queue:
                 self.poke()
-            await asyncio.sleep(0 if self._under_way else 0.002)
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=max(0.0, deadline - loop.time()))
+                await asyncio.wait(self._tasks, timeout=deadline - self._clock())
+            else:
+                await asyncio.sleep(0.002)
         left, self._queue = self._queue, []
-        _fail(left, StoreUnavailableError("the store was closed while a call was under way"))
+        for calls in (left, *(unit.calls for unit in self._under_way)):
+            _fail(calls, StoreUnavailableError("the store was closed while a call was under way"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _flush(self) -> None:
-        """It runs one of the units itself: a task for it would be one more turn of the loop."""
+    def _flush(self) -> None:
         self._is_scheduled = False
         units = self._units()
         for unit in units:
@@ -164,10 +168,30 @@ class Scheduler:
             self._has_barrier = unit.is_barrier
         if units and self._queue:
             self.poke()
-        for unit in units[1:]:
+        for unit in units:
+            unit.began = self._clock()
+            if not self._begin(unit):
+                self._start(self._run(unit))
+
+    def _begin(self, unit: Unit) -> bool:
+        """At once, where the backend can: a task is two more turns of the loop."""
+        if unit.calls[0].alone is not None:
+            return False
+        reads, writes = _operations(unit.calls)
+        done = partial(self._arrived, unit, reads)
+        return self._backend.begin(reads, writes, live=unit.calls[0].live, done=done)
+
+    def _arrived(self, unit: Unit, reads: Sequence[Read], answers: list[Any] | StoreUnavailableError | None) -> None:
+        if isinstance(answers, list) and (used := _used(reads, answers)):
+            self._start(self._touched(unit, used, answers))
+        elif answers is None and not all(call.answer.done() for call in unit.calls):
             self._start(self._run(unit))
-        if units:
-            await self._run(units[0])
+        else:
+            if isinstance(answers, list):
+                _settle(unit.calls, _shared_out(unit.calls, answers))
+            elif answers is not None:
+                _fail(unit.calls, answers)
+            self._end(unit)
 
     def _units(self) -> list[Unit]:
         """Take from the queue what may begin now, at most one unit for each lane."""
@@ -204,7 +228,7 @@ class Scheduler:
         if own is not None and own.has_room_for(call):
             own.add(call)
             return True
-        if own is not None or self._slots.free(call.lane) <= 0:
+        if own is not None or not self._slots.has_free(call.lane):
             return False
         units[call.lane] = Unit(call, self._share(call.lane))
         self._slots.begin(call.lane)
@@ -217,25 +241,42 @@ class Scheduler:
         return min(_MOST_SCANS, self._slots.share(sum(call.lane is lane for call in self._queue)))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, unit: Unit) -> None:
-        started = self._clock()
-        try:
+        with self._ending(unit):
             if await self._is_open(unit.calls):
-                await self._settle(unit.calls)
+                await self._done(unit.calls)
+
+    async def _touched(self, unit: Unit, used: set[Place], answers: list[Any]) -> None:
+        """Answer once the items that were read begin their time to live anew."""
+        with self._ending(unit):
+            try:
+                await self._backend.touch(sorted(used))
+            except Exception as error:  # whatever it is, it belongs to those who wait
+                _fail(unit.calls, error)
+            else:
+                _settle(unit.calls, _shared_out(unit.calls, answers))
+
+    @contextmanager
+    def _ending(self, unit: Unit) -> Iterator[None]:
+        try:
+            yield
         except asyncio.CancelledError:
             _fail(unit.calls, StoreUnavailableError("the store was closed while a call was under way"))
             raise
         finally:
-            self._under_way.remove(unit)
-            self._slots.end(unit.lane, (self._clock() - started) / max(1, sum(len(call.reads) for call in unit.calls)))
-            if unit.is_barrier:
-                self._has_barrier = False
-            if self._queue:
-                self.poke()
+            self._end(unit)
+
+    def _end(self, unit: Unit) -> None:
+        self._under_way.remove(unit)
+        self._slots.end(unit.lane, (self._clock() - unit.began) / max(1, sum(len(call.reads) for call in unit.calls)))
+        if unit.is_barrier:
+            self._has_barrier = False
+        if self._queue:
+            self.poke()
 
     async def _is_open(self, calls: list[Call]) -> bool:
         try:
@@ -245,7 +286,7 @@ class Scheduler:
             return False
         return True
 
-    async def _settle(self, calls: list[Call]) -> None:
+    async def _done(self, calls: list[Call]) -> None:
         """Run them together; what is refused is halved until only the culprit fails."""
         try:
             answers = await self._answers(calls)
@@ -256,23 +297,39 @@ class Scheduler:
                 _fail(calls, error)
                 return
             middle = len(calls) // 2
-            await self._settle(calls[:middle])
-            await self._settle(calls[middle:])
+            await self._done(calls[:middle])
+            await self._done(calls[middle:])
         else:
-            for call, answer in zip(calls, answers, strict=True):
-                if not call.answer.done():
-                    call.answer.set_result(answer)
+            _settle(calls, answers)
 
     async def _answers(self, calls: list[Call]) -> list[Any]:
         if calls[0].alone is not None:
             return [await calls[0].alone(self._backend)]
-        reads = [read for call in calls for read in call.reads]
-        writes = by_place(write for call in calls for write in call.writes)
+        reads, writes = _operations(calls)
         answers = await self._backend.run(reads, writes, live=calls[0].live)
-        if reads and (used := _used(reads, answers)):
+        if used := _used(reads, answers):
             await self._backend.touch(sorted(used))
-        each = iter(answers)
-        return [list(islice(each, len(call.reads))) for call in calls]
+        return _shared_out(calls, answers)
+
+
+def _operations(calls: list[Call]) -> tuple[Sequence[Read], list[Write]]:
+    if len(calls) == 1:
+        return calls[0].reads, by_place(calls[0].writes)
+    reads = [read for call in calls for read in call.reads]
+    return reads, by_place(write for call in calls for write in call.writes)
+
+
+def _shared_out(calls: list[Call], answers: Iterable[Any]) -> list[list[Any]]:
+    if len(calls) == 1:
+        return [list(answers)]
+    each = iter(answers)
+    return [list(islice(each, len(call.reads))) for call in calls]
+
+
+def _settle(calls: list[Call], answers: Iterable[Any]) -> None:
+    for call, answer in zip(calls, answers, strict=True):
+        if not call.answer.done():
+            call.answer.set_result(answer)
 
 
 def _used(reads: Iterable[Read], answers: Iterable[Any]) -> set[Place]:

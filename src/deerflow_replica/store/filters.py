@@ -32,6 +32,7 @@ from .conditions import (
 
 _MAX_DEPTH = 64
 _LARGEST_FILTER = 10_000  # names and operands; PostgreSQL takes 65,535 parameters
+_EVERYTHING = AllOf(())
 _LARGEST = int(sys.float_info.max)  # no stored number is further from 0
 
 
@@ -46,7 +47,9 @@ def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
 
 def parse(filter: Mapping[str, Any] | None) -> AllOf:
     """The condition on an item's whole value; an empty filter holds always. `ValueError` as in `matches`."""
-    condition = _filter(filter or {}, 0)
+    if not filter:
+        return _EVERYTHING
+    condition = _filter(filter, 0)
     if size_of(condition) > _LARGEST_FILTER:
         raise ValueError(f"a filter has at most {_LARGEST_FILTER} names and operands; a list of $in counts as one")
     return condition

@@ -31,6 +31,7 @@ class Slots:
         self._count = count
         self._clock = clock
         self._busy: Counter[Lane] = Counter()
+        self._busy_in_all = 0
         self._used_at = dict.fromkeys(Lane, -math.inf)
         self._scans_slow_until = math.inf  # until one was quick
 
@@ -38,11 +39,15 @@ class Slots:
         """Somebody calls."""
         self._used_at[lane] = self._clock()
 
+    def has_free(self, lane: Lane) -> bool:
+        """Whether one more unit of a lane may begin."""
+        return not self._busy_in_all or self.free(lane) > 0
+
     def free(self, lane: Lane) -> int:
         """How many more units of a lane may begin."""
         since = self._clock() - _LATELY_SECONDS
         kept = sum(self._used_at[other] > since for other in _KEEPS_FREE[lane])
-        return min(self._count - self._busy.total(), max(1, self._count - kept) - self._busy[lane])
+        return min(self._count - self._busy_in_all, max(1, self._count - kept) - self._busy[lane])
 
     def share(self, waiting: int) -> int:
         """How many of the scans that wait go together. Slow ones are spread: beside them a round trip is nothing."""
@@ -52,9 +57,11 @@ class Slots:
 
     def begin(self, lane: Lane) -> None:
         self._busy[lane] += 1
+        self._busy_in_all += 1
 
     def end(self, lane: Lane, seconds_each: float) -> None:
         self._busy[lane] -= 1
+        self._busy_in_all -= 1
         if lane is Lane.SCAN:
             if seconds_each > _SLOW_SECONDS:
                 self._scans_slow_until = self._clock() + _SLOW_FOR_SECONDS

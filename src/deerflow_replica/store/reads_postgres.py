@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .._drivers.pipelined_postgres import Rows, Statement
+from .._drivers.direct_postgres import Rows
+from .._drivers.pipelined_postgres import Statement
 from .._drivers.texts_postgres import Texts
 from .sql_postgres import Statements
 from .values import Count, Get, ListNamespaces, Read, Row, Search
@@ -102,14 +103,15 @@ def _page(at: int) -> _Reader:
 
 def _pages(at: Sequence[int]) -> _Reader:
     def read(rows: Rows, answers: list[Any]) -> None:
-        for place in at:
-            answers[place] = []
-        pages = [answers[place] for place in at]
+        pages = [list[Row]() for _ in at]
+        for place, page in zip(at, pages, strict=True):
+            answers[place] = page
         for place, namespace, key, document, version, created_at, updated_at, has_ttl in rows:
             # There may be thousands: few steps, and no argument by its name, for each.
             updated = _stamp(updated_at)
             created = updated if created_at == updated_at else _stamp(created_at)
-            pages[place - 1].append(_new_row((namespace, key, document, version, created, updated, has_ttl, None)))
+            row = _new(Row, (namespace, key, document, version, created, updated, has_ttl, None))
+            pages[place - 1].append(row)
 
     return read
 
@@ -128,7 +130,7 @@ def _namespaces(at: int) -> _Reader:
     return read
 
 
-_new_row = Row._make
+_new = tuple.__new__
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT_BELOW = 2**52
 
@@ -137,7 +139,7 @@ def _row(values: Sequence[Any]) -> Row:
     namespace, key, document, version, created_at, updated_at, has_ttl, *score = values
     updated = _stamp(updated_at)
     created = updated if created_at == updated_at else _stamp(created_at)
-    return _new_row((namespace, key, document, version, created, updated, has_ttl, *(score or (None,))))
+    return _new(Row, (namespace, key, document, version, created, updated, has_ttl, *(score or (None,))))
 
 
 def _stamp(micros: int) -> datetime:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._drivers.direct_postgres import Plan
 from .._drivers.pipelined_postgres import Statement
 from .._drivers.statements import load_statements, quoted
 from .._drivers.texts_postgres import Texts
@@ -16,7 +17,7 @@ from .values import Count, ListNamespaces, Search
 
 _PACKAGE = __name__.rpartition(".")[0]
 _FOLDER = "sql/postgres"
-_FRAGMENTS = ("live", "columns", "below", "within", "vector_scores", "text_scores", "fused_scores")
+_FRAGMENTS = ("live", "columns", "kept", "below", "within", "vector_scores", "text_scores", "fused_scores")
 _MOST = 2**63 - 1
 _VECTORS_PER_ITEM = 4  # so many are looked at for each item wanted; where that is too few, all are
 
@@ -63,10 +64,13 @@ class Statements:
         for _ in range(4):  # they hold each other, at most that deep
             texts = {name: _filled(text, fragments) for name, text in texts.items()}
         self._texts = texts
-        self._fixed = {name: text.encode() for name, text in texts.items()}
+        unfiltered = {f"{name}_unfiltered": texts[name].replace("{filter}", "true") for name in ("page", "page_of_all")}
+        encoded = {name: text.encode() for name, text in (texts | unfiltered).items()}
+        self._fixed = {name: (text, Plan(text)) for name, text in encoded.items()}
 
     def fixed(self, name: str, **parameters: Any) -> Statement:
-        return Statement(self._fixed[name], parameters)
+        text, plan = self._fixed[name]
+        return Statement(text, parameters, plan)
 
     @property
     def walks_index(self) -> bool:
@@ -87,10 +91,9 @@ class Statements:
         """Plain searches; each row begins with the place of its search, from 1. The rows of one are in its order."""
         return self.fixed(
             "pages",
-            prefixes=Texts(search.prefix for search in searches),
-            ends=Texts(map(_end, searches)),
-            limits=Texts(str(search.limit) for search in searches),
-            offsets=Texts(str(search.offset) for search in searches),
+            prefixes=Texts([search.prefix for search in searches]),
+            offsets=Texts([str(search.offset) for search in searches]),
+            ends=Texts([_end(search) for search in searches]),
             live=live,
         )
 
@@ -98,6 +101,8 @@ class Statements:
         parameters = self._page(search, live)
         if not self._ranks_by(search):
             name = "page" if search.prefix else "page_of_all"
+            if not search.condition.conditions:
+                return self.fixed(f"{name}_unfiltered", **parameters)
             return self._filtered(self._texts[name], search, parameters)
         parameters |= self._question(search)
         if self.walks_index:

@@ -10,6 +10,9 @@ INSERT INTO {about} (name, value) VALUES (%(name)s, %(value)s) ON CONFLICT (name
 -- name: columns
 namespace, key, value::text, version, (extract(epoch FROM created_at) * 1000000)::bigint, (extract(epoch FROM updated_at) * 1000000)::bigint, ttl IS NOT NULL
 
+-- name: kept
+namespace, key, value, version, created_at, updated_at, ttl
+
 -- name: get_one
 SELECT {columns}
 FROM {items}
@@ -35,39 +38,34 @@ LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 SELECT {columns}
 FROM (
     -- The namespace itself in the order of its index, then whatever is below it.
-    (SELECT * FROM {items}
+    (SELECT {kept} FROM {items}
      WHERE namespace = %(prefix)s AND {live} AND {filter}
      ORDER BY updated_near DESC, updated_at DESC, key
      LIMIT %(end)s::bigint)
     UNION ALL
-    (SELECT * FROM {items}
-     WHERE {below} AND {live} AND {filter}
-     ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
-     LIMIT %(end)s::bigint)
+    SELECT {kept} FROM {items} WHERE {below} AND {live} AND {filter}
 ) AS newest
 ORDER BY newest.updated_at DESC, CASE WHEN namespace <> %(prefix)s THEN string_to_array(namespace, '.') END COLLATE "C" NULLS FIRST, key
 LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
 
 -- name: pages
 SELECT wanted.place, {columns}
-FROM unnest(%(prefixes)b::text[], %(ends)b::text[], %(limits)b::text[], %(offsets)b::text[]) WITH ORDINALITY
-     AS wanted (prefix, until, most, skipped, place)
+FROM unnest(%(prefixes)b::text[], %(offsets)b::text[], %(ends)b::text[]) WITH ORDINALITY
+     AS wanted (prefix, skipped, until, place)
 CROSS JOIN LATERAL (
     SELECT *
     FROM (
-        (SELECT * FROM {items}
+        (SELECT {kept} FROM {items}
          WHERE namespace = wanted.prefix AND {live}
          ORDER BY updated_near DESC, updated_at DESC, key
          LIMIT wanted.until::bigint)
         UNION ALL
-        (SELECT * FROM {items}
-         WHERE namespace > wanted.prefix || '.' AND namespace < wanted.prefix || '/' AND {live}
-         ORDER BY updated_at DESC, string_to_array(namespace, '.') COLLATE "C", key
-         LIMIT wanted.until::bigint)
+        SELECT {kept} FROM {items}
+        WHERE namespace > wanted.prefix || '.' AND namespace < wanted.prefix || '/' AND {live}
     ) AS newest
     ORDER BY newest.updated_at DESC, -- to split each namespace would cost as much as the rest of the sort
              CASE WHEN namespace <> wanted.prefix THEN string_to_array(namespace, '.') END COLLATE "C" NULLS FIRST, key
-    LIMIT wanted.most::bigint OFFSET wanted.skipped::bigint
+    LIMIT wanted.until::bigint - wanted.skipped::bigint OFFSET wanted.skipped::bigint
 ) AS page -- one after the other: the rows of each stay in its order
 
 -- name: count
