@@ -21,24 +21,25 @@ ExtensionsPath = Annotated[
 ]
 
 
-def read_config(path: Path | None, extensions: Path | None = None, *, code: int = 1) -> AppConfig:
+def read_config(path: Path | None, extensions: Path | None = None, *, code: int = 1, quiet: bool = False) -> AppConfig:
     """The named file, else the one that DeerFlow would find; where there is none, the defaults and what the environment
-    sets, with a note on stderr. Problems end the command with `code`.
+    sets, with a note on stderr unless `quiet`. Problems end the command with `code`.
     """
     try:
         if path is None and not has_file():
-            return _without_file(extensions)
+            return _without_file(extensions, quiet=quiet)
         return AppConfig.from_file(path, extensions_path=extensions)
     except ConfigError as error:
         typer.echo(str(error), err=True)
     raise typer.Exit(code)
 
 
-def _without_file(extensions: Path | None) -> AppConfig:
+def _without_file(extensions: Path | None, *, quiet: bool) -> AppConfig:
     """As of an empty file: a variable that is set for a container that has no file must not be ignored in silence."""
     config = AppConfig.from_file(os.devnull, extensions_path=extensions)
     also = "" if config == AppConfig() else " and what the environment or the extensions file sets"
-    typer.echo(f"no configuration file: these are the defaults{also}", err=True)
+    if not quiet:
+        typer.echo(f"no configuration file: these are the defaults{also}", err=True)
     return config
 
 

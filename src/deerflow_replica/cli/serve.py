@@ -40,7 +40,7 @@ def serve(
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve graphs by the LangGraph API, so that the official SDK clients work against any replica."""
-    loaded = read_config(config, code=2)
+    loaded = read_config(config, code=2, quiet=fd is not None)
     if replicas > 1:
         _require_shared_parts(loaded)
     graphs = load_graphs(graph)
