@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,6 +147,42 @@ async def test_a_source_that_is_none(postgres_dsn: str, postgres_schema: str, st
                 await aimport_langgraph_store(source, store)
         with pytest.raises(StoreUnavailableError):
             await aimport_langgraph_store("postgresql://127.0.0.1:1/x", store)
+
+
+async def test_two_imports_at_once(source: str, postgres_dsn: str, postgres_schema: str) -> None:
+    """Each item is taken over by one of them."""
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO store (prefix, key, value) SELECT 'many', n, '{}' FROM generate_series(1, 500) n"
+        )
+    stores = [PostgresStore(postgres_dsn, schema=postgres_schema) for _ in range(2)]
+    async with stores[0], stores[1]:
+        await stores[0].asetup()
+        reports = await asyncio.gather(*(aimport_langgraph_store(source, store, batch_size=50) for store in stores))
+        assert [report.read for report in reports] == [504, 504]
+        assert sum(report.written for report in reports) == await stores[0].acount() == 504
+
+
+async def test_an_import_while_its_source_is_written(source: str, store: SharedStore) -> None:
+    """What was there at its start and stays is taken over, once."""
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO store (prefix, key, value) SELECT 'many', n, '{}' FROM generate_series(1, 300) n"
+        )
+        async with store:
+            await store.asetup()
+            importing = asyncio.create_task(aimport_langgraph_store(source, store, batch_size=7))
+            turn = 0
+            while not importing.done():
+                turn += 1
+                connection.execute("INSERT INTO store (prefix, key, value) VALUES ('new', %s, '{}')", [str(turn)])
+                connection.execute(
+                    "UPDATE store SET updated_at = now() WHERE prefix = 'many' AND key = %s", [str(turn)]
+                )
+                await asyncio.sleep(0)
+            assert (await importing).written >= 304
+            assert await store.acount(("many",)) == 300
+            assert (await aimport_langgraph_store(source, store)).read == 304 + turn
 
 
 def test_without_a_loop(source: str, store: SharedStore) -> None:

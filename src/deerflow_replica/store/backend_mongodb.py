@@ -26,11 +26,11 @@ from .mongo_documents import (
     id_of,
     of_version,
     putting,
-    restoring,
     row_of,
     version_of,
     written_of,
 )
+from .mongo_import import check_duplicates, restored
 from .mongo_values import from_stored, prefilter
 from .values import Conflict, Count, Get, ListNamespaces, OnConflict, Place, Read, Restored, Row, Search, Write, Written
 
@@ -45,7 +45,6 @@ _SCHEMA_VERSION = 1
 _MOST = 1000  # items in one command, which holds 16 MiB: an id has up to 2 KiB
 SCANS = 8  # at the same time
 _NO_LIMIT = 2**31 - 1
-_DUPLICATE_KEY = 11000
 _SWEEP_LEASE = 60_000_000  # microseconds after which a sweeper that died is not waited for
 
 
@@ -136,8 +135,8 @@ class MongoBackend(Backend):
         return await self._asked(work, retry=False)
 
     async def restore(self, items: Sequence[Restored], *, on_conflict: OnConflict) -> int:
-        requests = [restoring(item, on_conflict) for item in items]
-        return sum([await self._asked(partial(_restore, requests=part), retry=False) for part in _parts(requests)])
+        work = partial(restored, on_conflict=on_conflict)
+        return sum([await self._asked(partial(work, restoring=part), retry=False) for part in _parts(items)])
 
     async def _answers(self, reads: Sequence[Read], *, live: bool) -> list[Any]:
         ids = [id_of(read.place) for read in reads if isinstance(read, Get)]
@@ -247,24 +246,8 @@ async def _put(items: Collection, now: int, *, writes: Sequence[Write], live: bo
     try:
         await items.bulk_write(upserts)
     except BulkWriteError as error:
-        _check_duplicates(error)
+        check_duplicates(error)
         await items.bulk_write(upserts)  # what another replica made meanwhile is there now
-
-
-async def _restore(items: Collection, now: int, *, requests: Sequence[tuple[Document, Document]]) -> int:
-    upserts = [UpdateOne(asked, update, upsert=True) for asked, update in requests]
-    try:
-        done = await items.bulk_write(upserts, ordered=False)
-    except BulkWriteError as error:
-        _check_duplicates(error)
-        return int(error.details["nUpserted"]) + int(error.details["nMatched"])
-    return done.upserted_count + done.matched_count
-
-
-def _check_duplicates(error: BulkWriteError) -> None:
-    """Raises any other error."""
-    if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
-        raise error
 
 
 async def _got(items: Collection, now: int, *, ids: Sequence[str], live: bool) -> dict[str, Row]:

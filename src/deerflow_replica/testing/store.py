@@ -13,6 +13,7 @@ from __future__ import annotations
 from ._store_batches import BatchContract, LifeContract
 from ._store_common import BuildStore
 from ._store_expiry import ExpiryContract
+from ._store_import import ImportContract
 from ._store_items import ItemContract
 from ._store_plain import PlainStoreContract
 from ._store_search import NamespaceContract, SearchContract
@@ -29,6 +30,7 @@ class StoreContract(
     VersionContract,
     ScopeContract,
     ExpiryContract,
+    ImportContract,
     SyncContract,
     LifeContract,
     PlainStoreContract,
