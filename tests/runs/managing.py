@@ -45,7 +45,7 @@ async def became(registry: RunRegistry, run_id: str, status: RunStatus) -> None:
 
 async def events_of(bridge: StreamBridge, run_id: str) -> list[str]:
     """The names of all events up to END, which must be there soon."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         items = [item async for item in bridge.subscribe(run_id, last_event_id="0-0")]
     return [item.event for item in items[:-1] if isinstance(item, StreamEvent)]
 

@@ -66,7 +66,7 @@ async def test_what_waits_in_a_leaving_replica_is_executed_elsewhere(join: Join)
         await going_on.wait()
         return {}
 
-    leaving, other, stranger = await join("leaving"), await join("other", lease_seconds=2.0), await join("stranger")
+    leaving, other, stranger = await join("leaving"), await join("other", lease_seconds=5.0), await join("stranger")
     stranger.adopt_with(unknown)
     other.adopt_with(unknown)
     other.adopt_with(serving(steps(two)))
@@ -116,7 +116,7 @@ async def test_broken_adopter_is_no_obstacle(join: Join, caplog: pytest.LogCaptu
     async def broken(record: RunRecord, head: ThreadHead) -> RunRequest | None:
         raise KeyError("of another version")
 
-    leaving, other = await join("leaving"), await join("other", lease_seconds=2.0)
+    leaving, other = await join("leaving"), await join("other", lease_seconds=5.0)
     other.adopt_with(broken)
     other.adopt_with(serving(steps(two)))
     first = await leaving.start(request(steps(wait_for_ever), "running"))
@@ -128,7 +128,7 @@ async def test_broken_adopter_is_no_obstacle(join: Join, caplog: pytest.LogCaptu
 
 
 async def test_leaving_leaves_what_waits_to_others(join: Join) -> None:
-    leaving, other = await join("leaving"), await join("other", lease_seconds=2.0)
+    leaving, other = await join("leaving"), await join("other", lease_seconds=5.0)
     other.adopt_with(serving(steps(two)))
     await leaving.start(request(steps(wait_for_ever), "running", assistant_id="a"))
     await leaving.start(request(steps(one), "waiting", assistant_id="a"))
@@ -145,7 +145,8 @@ async def test_rollback_whose_owner_is_lost_is_finished_elsewhere(join: Join) ->
     await eventually(lambda: _has_checkpoints(saver))
     registry = registry_of(lost)
     await registry._cancel("r", "rollback")  # told to nobody
-    await lost._executions["r"].abandon()
+    if execution := lost._executions.get("r"):  # unless the machine stood still for a lease, and it was given up
+        await execution.abandon()
     assert await run.wait() == "error"
     other = await join("other", lease_seconds=1.0, checkpointer=saver)
     await eventually(lambda: _is_gone(registry, "r"))
@@ -159,7 +160,7 @@ async def test_rollback_whose_owner_is_lost_is_finished_elsewhere(join: Join) ->
 async def test_run_that_waits_elsewhere_is_woken_at_once(join: Join) -> None:
     here, there = await join("here"), await join("there")
     waits = []
-    for number in range(7):
+    for number in range(12):
         thread_id = f"t{number}"
         first = await here.start(request(steps(wait_for_ever), f"a{number}", thread_id))
         second = await there.start(request(steps(one), f"b{number}", thread_id))
@@ -169,19 +170,19 @@ async def test_run_that_waits_elsewhere_is_woken_at_once(join: Join) -> None:
         began = time.monotonic()
         assert await second.wait() == "success"
         waits.append(time.monotonic() - began)
-    assert sorted(waits)[3] < 0.1  # by itself it looks once a second
+    assert sorted(waits)[3] < 0.25  # by itself it looks once a second
 
 
 @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
 async def test_strategy_reaches_a_run_elsewhere_at_once(join: Join, strategy: Any) -> None:
     saver = InMemorySaver()
-    here, there = await join("here", lease_seconds=60.0), await join("there", lease_seconds=60.0)
+    here, there = await join("here", lease_seconds=600.0), await join("there", lease_seconds=600.0)
     first = await here.start(request(steps(one, wait_for_ever, checkpointer=saver), "first"))
     await eventually(lambda: _has_checkpoints(saver))
     began = time.monotonic()
     second = await there.start(request(steps(two, checkpointer=saver), "second", multitask_strategy=strategy))
     assert (await first.wait(), await second.wait()) == ("interrupted", "success")
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 60  # by itself it would hear of it with the next renewal
     left = [record.run_id for record in await registry_of(there).list("t")]
     assert left == (["second"] if strategy == "rollback" else ["second", "first"])
 

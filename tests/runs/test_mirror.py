@@ -118,7 +118,7 @@ async def test_a_run_that_was_ended_by_a_replica_that_is_gone_is_seen_as_ended()
         run = NewRun(run_id="r", thread_id="t", owner="gone", user_id="u")
         admission = await replica.runs.admit(run, lease_seconds=0.01)
         await replica.runs.finish(admission.lease, RunOutcome("error", "error", error={"error": "E", "message": "m"}))
-        await eventually(lambda: replica.threads.count("u", status="error"), timeout=5)
+        await eventually(lambda: replica.threads.count("u", status="error"))
 
 
 async def test_metadata_that_the_map_cannot_keep_does_not_keep_the_status_from_it(

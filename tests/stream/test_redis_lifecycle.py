@@ -16,9 +16,9 @@ from deerflow_replica._drivers.redis import Connection, Lane, RedisServer
 from deerflow_replica.errors import StreamUnavailableError
 from deerflow_replica.stream import RedisStreamBridge, StreamEvent
 from deerflow_replica.stream.reads import Reads
+from deerflow_replica.testing._contract import for_one_of
 from deerflow_replica.testing._stream_common import (
     DEADLINE_SECONDS,
-    for_one_of,
     numbers,
     placed,
     publish_all,

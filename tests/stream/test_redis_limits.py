@@ -14,7 +14,8 @@ from deerflow_replica._drivers.embedded import EmbeddedValkey
 from deerflow_replica.errors import ConfigError, StreamEndedError, StreamError, StreamUnavailableError
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
 from deerflow_replica.stream.base import REMEMBERED_ENDS
-from deerflow_replica.testing._stream_common import for_one_of, ids, numbers, publish_all, read, reading, until
+from deerflow_replica.testing._contract import for_one_of
+from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamEvent
-from deerflow_replica.testing._stream_common import for_one_of, numbers, read, reading, until
+from deerflow_replica.testing._contract import for_one_of
+from deerflow_replica.testing._stream_common import numbers, read, reading, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 Push = Literal["pubsub", "xread"]

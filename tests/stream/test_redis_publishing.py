@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 
 from deerflow_replica.errors import ConfigError, StreamEndedError, StreamError, StreamUnavailableError
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
-from deerflow_replica.testing._stream_common import for_one_of, numbers, publish_all, read, reading, until
+from deerflow_replica.testing._contract import for_one_of
+from deerflow_replica.testing._stream_common import numbers, publish_all, read, reading, until
 from proxy import cutting_proxy
 
 pytestmark = pytest.mark.anyio

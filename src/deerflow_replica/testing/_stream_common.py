@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
@@ -110,14 +110,6 @@ async def first_event(bridge: StreamBridge, run_id: str, next_item: Callable[...
     event = await first
     assert isinstance(event, StreamEvent)
     return event
-
-
-async def for_one_of(times: Iterable[float], holds: Callable[[float], Awaitable[bool]]) -> bool:
-    """Whether it holds for one of these times: a short one may be over before a busy machine has done its part."""
-    for seconds in times:
-        if await holds(seconds):
-            return True
-    return False
 
 
 async def publish_all(bridge: StreamBridge, run_id: str, count: int, *, start: int = 0, end: bool = False) -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from ..errors import ConfigError, StreamEndedError, StreamUnavailableError
 from ..stream import END_SENTINEL, HEARTBEAT_SENTINEL, StreamBridge, StreamEvent, StreamGap
+from ._contract import for_one_of
 from ._stream_common import (
     DEADLINE_SECONDS,
     Build,
     Open,
     StreamFixtures,
-    for_one_of,
     ids,
     numbers,
     publish_all,
