@@ -1,4 +1,4 @@
-"""Hold a stream bridge of yours to the contract that ours pass, and to a property. Runs alone, or under pytest."""
+"""Hold a stream bridge of yours to our contract, and to a property. Runs alone, or under pytest (extra `testing`)."""
 
 from __future__ import annotations
 
