@@ -45,6 +45,16 @@ class Opening:
     stretch: float
 
 
+class Answer(NamedTuple):
+    """A call that the model answered."""
+
+    began_at: float
+    ended_at: float
+
+    def moved(self, seconds: float) -> Answer:
+        return Answer(self.began_at + seconds, self.ended_at + seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     open_seconds: float
@@ -87,6 +97,16 @@ def opened(circuit: Circuit, opening: Opening, policy: Policy) -> Circuit:
     if was_open and circuit.open_until is not None and until <= circuit.open_until:
         return circuit
     return replace(circuit, reason=opening.reason, opened_count=count, open_until=until, lease=None, lease_until=0.0)
+
+
+def answered(circuit: Circuit, now: float, call: Answer) -> Circuit:
+    """Closed by a call that began once the circuit was half open, while nobody tries the model: where no call is routed
+    nobody ever asks for leave to.
+    """
+    is_tried = circuit.lease is not None and now < circuit.lease_until
+    if is_tried or circuit.open_until is None or call.began_at < circuit.open_until:
+        return circuit
+    return Circuit(closed_at=call.ended_at)
 
 
 def leased(circuit: Circuit, token: str, now: float, policy: Policy) -> Circuit:

@@ -12,7 +12,18 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 from ..errors import StoreUnavailableError
-from ._circuit import NEVER_OPENED, Circuit, Opening, Policy, StoredCircuit, opened, released, state_of
+from ._circuit import (
+    NEVER_OPENED,
+    Answer,
+    Circuit,
+    Opening,
+    Policy,
+    StoredCircuit,
+    answered,
+    opened,
+    released,
+    state_of,
+)
 from .base import ModelCounters
 from .values import ReleaseOutcome
 
@@ -57,6 +68,7 @@ class SharedCircuits:
         self._known: dict[str, Circuit] = {}
         self._openings: dict[str, list[Opening]] = {}  # not yet told
         self._releases: list[Release] = []  # not yet told
+        self._answers: dict[str, Answer] = {}  # not yet told
         self._offset = time.time() - time.monotonic()
         self._is_clock_set = False
         self._is_away = False
@@ -72,7 +84,7 @@ class SharedCircuits:
     @property
     def has_news(self) -> bool:
         """Whether there is something that the store was not told."""
-        return bool(self._openings or self._releases)
+        return bool(self._openings or self._releases or self._answers)
 
     def now(self) -> float:
         """The store's time, as far as it is known."""
@@ -102,6 +114,19 @@ class SharedCircuits:
                 waiting.pop()  # the later one lasts longer, and many may come before the store is told of one
             waiting.append(opening)
             return True
+
+    def answered(self, name: str, seconds: float) -> bool:
+        """A call of that length was answered just now; whether there is something to tell."""
+        if self.of(name).open_until is None:  # mostly, and then nobody waits
+            return False
+        with self._lock:
+            now, before = self.now(), self.of(name)
+            call = Answer(now - seconds, now)
+            after = answered(before, now, call)
+            if after != before:
+                self._keep(name, after)
+                self._answers[name] = call
+            return after != before
 
     async def changed(self, name: str, rule: Rule) -> Circuit:
         """The circuit as the rule leaves it: in the store, or here while the store is away."""
@@ -151,6 +176,7 @@ class SharedCircuits:
             wrong, self._offset, self._is_clock_set = self._offset - offset, offset, True
             for name, openings in self._openings.items():
                 self._openings[name] = [replace(opening, at=opening.at - wrong) for opening in openings]
+            self._answers = {name: call.moved(-wrong) for name, call in self._answers.items()}
             for name, circuit in self._known.items():
                 if circuit.open_until is not None:
                     self._known[name] = replace(circuit, open_until=circuit.open_until - wrong)
@@ -160,6 +186,7 @@ class SharedCircuits:
         with self._lock:
             openings, self._openings = self._openings, {}
             releases, self._releases = self._releases, []
+            answers, self._answers = self._answers, {}
         try:
             for name in list(openings):
                 await self._swapped(name, partial(self._opened, openings=openings[name]))
@@ -167,18 +194,24 @@ class SharedCircuits:
             while releases:
                 await self._swapped(releases[0].model_name, self._rule_of(releases[0]))
                 del releases[0]
+            for name in list(answers):
+                await self._swapped(name, partial(answered, call=answers[name]))
+                del answers[name]
         finally:
             with self._lock:
                 for name, untold in openings.items():
                     self._openings[name] = [*untold, *self._openings.get(name, ())]
                 self._releases = [*releases, *self._releases]
+                self._answers = {**answers, **self._answers}
 
     def _learn(self, now: float, stored: dict[str, StoredCircuit]) -> None:
         with self._lock:
             self._offset = now - time.monotonic()
             for name in self._known.keys() | stored.keys():
                 circuit = stored.get(name, NEVER_OPENED).circuit
-                self._keep(name, self._opened(circuit, now, openings=self._openings.get(name, ())))
+                circuit = self._opened(circuit, now, openings=self._openings.get(name, ()))
+                call = self._answers.get(name)
+                self._keep(name, circuit if call is None else answered(circuit, now, call))
 
     async def _changed_for_all(self, name: str, rule: Rule) -> Circuit | None:
         """None where only this process can know of it."""

@@ -36,7 +36,8 @@ class ModelHealth:
     least `min_calls` calls of the fleet in `window_seconds` (10 to 900), by one `rate_limit` (for as long as the server
     said, else `open_seconds`), or by one `auth` (for `max_open_seconds`). It is open for `open_seconds` times the
     openings in a row, at most `max_open_seconds`, and up to a share of `jitter` longer; then half open: one caller in
-    the fleet gets a probe, for `lease_seconds` at most. Its success closes the circuit for everyone.
+    the fleet gets a probe, for `lease_seconds` at most. Its success closes the circuit for everyone, and so does, while
+    nobody tries the model, a call without leave that began since then and was answered.
 
     While the store is away, what this process saw decides, and nothing here raises for it. It needs no closing: the
     counters end it, or `close`. `ValueError` for settings that make no sense.
@@ -179,10 +180,15 @@ class ModelHealth:
 
     # Hearing
 
-    def _hear(self, name: str, outcome: str, error_type: str | None, retry_after_seconds: object) -> None:
+    def _hear(
+        self, name: str, outcome: str, seconds: float | None, error_type: str | None, retry_after_seconds: object
+    ) -> None:
         if outcome in _ANSWERED:
             self._symptoms.answered(name)
-        elif outcome == "failure" and self._opens(name, error_type, retry_after_seconds):
+            is_news = seconds is not None and self._circuits.answered(name, seconds)
+        else:
+            is_news = outcome == "failure" and self._opens(name, error_type, retry_after_seconds)
+        if is_news:
             self._news.set()
 
     def _opens(self, name: str, kind: str | None, retry_after_seconds: object) -> bool:
@@ -279,10 +285,10 @@ def _hearing(health: ModelHealth) -> Callable[..., None]:
     found = weakref.ref(health)
 
     def hear(
-        name: str, outcome: str, duration: object, usage: object, error_type: str | None, retry_after: object
+        name: str, outcome: str, seconds: float | None, usage: object, error_type: str | None, retry_after: object
     ) -> None:
         if (listener := found()) is not None:
-            listener._hear(name, outcome, error_type, retry_after)
+            listener._hear(name, outcome, seconds, error_type, retry_after)
 
     return hear
 

@@ -244,6 +244,34 @@ class HealthContract(CountersFixtures):
         assert here.health.state("m").opened_count == 1
         assert here.state == "half_open"
 
+    async def test_an_answer_to_a_call_without_leave_closes_it_too(self, pair: Pair) -> None:
+        """Where no call is routed nobody asks for leave, and a circuit would be half open for good."""
+        here, there = await self.half_open(pair)
+        here.counters.record("m", "success", duration_seconds=3600)
+        assert here.state == "half_open", "this call began before"
+        here.counters.record("m", "success", duration_seconds=0)
+        assert (here.state, here.health.state("m").opened_count) == ("closed", 0)
+        await here.health.refresh()
+        await there.health.refresh()
+        assert here.state == there.state == "closed"
+
+    async def test_an_answer_beside_a_probe_closes_nothing(self, pair: Pair) -> None:
+        here, there = await self.half_open(pair)
+        assert await here.health.acquire("m") is not None
+        for seat in (there, here):
+            seat.counters.record("m", "success", duration_seconds=0)
+            await seat.health.refresh()
+            assert seat.state == "half_open"
+
+    async def test_an_answer_closes_nothing_that_opened_again_meanwhile(self, pair: Pair) -> None:
+        here, there = await self.half_open(pair)
+        there.fails(1, "rate_limit", retry_after_seconds=50)
+        await there.health.refresh()
+        here.counters.record("m", "success", duration_seconds=0)
+        await here.health.refresh()
+        await there.health.refresh()
+        assert here.state == there.state == "open"
+
     async def test_a_cancelled_caller_keeps_no_lease(self, pair: Pair) -> None:
         here, there = await self.half_open(pair)
         asking = [asyncio.ensure_future(here.health.acquire("m")) for _ in range(5)]
