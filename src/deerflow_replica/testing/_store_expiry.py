@@ -118,6 +118,24 @@ class ExpiryContract(StoreFixtures):
         await until(lambda: _gone(live, "kept"))
         assert await live.aget(("a",), "cleared") is not None
 
+    async def test_an_update_gives_no_default_to_what_never_expires(
+        self, build: BuildStore, store: SharedStore
+    ) -> None:
+        async with build(ttl={"default_ttl": SOON, "omit_expired": True}) as brief:
+            await brief.aput(("a",), "never", {"n": 1}, ttl=None)
+            await brief.aput(("a",), "soon", {"n": 1})
+            await brief.aupdate(("a",), "never", lambda _: {"n": 2})
+            await until(lambda: _gone(brief, "soon"))
+            assert await keys_of(brief) == ["never"]
+
+    async def test_a_namespace_is_deleted_with_what_expired_in_it(self, store: SharedStore, live: SharedStore) -> None:
+        for replica, counted in ((live, 1), (store, 2)):
+            await store.aput(("a", "b"), "k", {}, ttl=SOON)
+            await store.aput(("a",), "k", {}, ttl=LATER)
+            await until(lambda: _is_first_gone(live))
+            assert await replica.adelete_namespace(("a",)) == counted
+            assert await store.acount() == 0
+
     async def test_the_default_is_for_who_says_nothing(self, build: BuildStore, store: SharedStore) -> None:
         async with build(ttl={"default_ttl": SOON, "omit_expired": True}) as brief:
             await brief.aput(("a",), "default", {})
@@ -163,6 +181,10 @@ class ExpiryContract(StoreFixtures):
 
 async def _gone(store: SharedStore, key: str = "k") -> bool:
     return await store.aget(("a",), key, refresh_ttl=False) is None
+
+
+async def _is_first_gone(store: SharedStore) -> bool:
+    return await store.acount() == 1
 
 
 async def _is_empty(store: SharedStore) -> bool:
