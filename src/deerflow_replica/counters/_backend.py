@@ -28,7 +28,7 @@ class Backend(ABC):
         """Store these rows of this boot id, each only over a lower number; drop its buckets that are too old."""
 
     @abstractmethod
-    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
+    async def _read_rows(self, first_bucket: int, last_bucket: int) -> list[StoredRow]:
         """Every replica's rows of these buckets, as of one moment."""
 
     @abstractmethod

@@ -16,6 +16,7 @@ from .values import LATENCY_BOUNDS
 
 BUCKET_SECONDS = 10
 KEPT_BUCKETS = 91  # 15 minutes, and the bucket that is being filled
+BUCKETS_AHEAD = 6  # that a window takes: of a replica whose clock is a minute fast
 OTHER = "__other__"
 LONGEST_NAME = 256
 LARGEST_COUNT = 2**63 - 1  # of what is added at once; a number without bound could not even be written as text
@@ -168,10 +169,11 @@ class Ledger:
         with self._lock:
             return {name: tally.total() for name, tally in self._tallies.items()}
 
-    def window(self, first_bucket: int) -> dict[str, list[Counts]]:
+    def window(self, first_bucket: int, last_bucket: int) -> dict[str, list[Counts]]:
         with self._lock:
             return {
-                name: [counts for _, counts in tally.buckets(first_bucket)] for name, tally in self._tallies.items()
+                name: [counts for bucket, counts in tally.buckets(first_bucket) if bucket <= last_bucket]
+                for name, tally in self._tallies.items()
             }
 
     def snapshot(self, *, everything: bool = False) -> Snapshot:

@@ -23,7 +23,7 @@ from ._fleet import Vote, fleet_counts
 from ._flusher import Flusher
 from ._followers import Followers, Hear
 from ._inputs import check_deltas, check_keys, check_settings, checked_sentiment
-from ._ledger import BUCKET_SECONDS, Ledger, checked_name
+from ._ledger import BUCKET_SECONDS, BUCKETS_AHEAD, Ledger, checked_name
 from ._runs import CountedRuns
 from ._shielded import Shielded
 from ._writes import Writes
@@ -260,9 +260,10 @@ class ModelCounters(Backend):
         if not 10 <= seconds <= 900:
             raise ValueError(f"a window has 10 to 900 seconds, not {seconds!r}")
         self._require_open()
-        first = int(time.time() - seconds) // BUCKET_SECONDS
-        stored = await self._read_rows(first, None)
-        counts = fleet_counts(stored, self._ledger.window(first), self._boot_id)
+        now = time.time()
+        first, last = int(now - seconds) // BUCKET_SECONDS, int(now) // BUCKET_SECONDS + BUCKETS_AHEAD
+        stored = await self._read_rows(first, last)
+        counts = fleet_counts(stored, self._ledger.window(first, last), self._boot_id)
         return {name: window_of(name, seconds, found) for name, found in counts.items()}
 
     async def list_rows(self) -> list[ModelFeedbackRow]:

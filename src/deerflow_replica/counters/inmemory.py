@@ -39,7 +39,7 @@ class InMemoryModelCounters(ModelCounters):
     async def _write(self, snapshot: Snapshot) -> None:
         """There is no other place."""
 
-    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
+    async def _read_rows(self, first_bucket: int, last_bucket: int) -> list[StoredRow]:
         return []
 
     async def _read_votes(self) -> list[StoredRow]:

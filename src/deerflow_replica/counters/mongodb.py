@@ -107,9 +107,9 @@ class MongoModelCounters(ModelCounters):
 
         await self._asked(work)
 
-    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
+    async def _read_rows(self, first_bucket: int, last_bucket: int) -> list[StoredRow]:
         """Of what was folded first: a row that is folded meanwhile is in one of both, and never in both."""
-        span = {"$gte": first_bucket} if last_bucket is None else {"$gte": first_bucket, "$lte": last_bucket}
+        span = {"$gte": first_bucket, "$lte": last_bucket}
 
         async def work(client: Client) -> list[StoredRow]:
             bases = await self._bases(client) if first_bucket == 0 else {}

@@ -32,7 +32,6 @@ with extra("postgres"):
 if TYPE_CHECKING:
     from .._drivers.postgres import Connection, Pool
 
-_LAST_BUCKET = 2**62
 _ROWS_AT_ONCE = 1000
 _LONGEST_INTERVAL_SECONDS = 1e9
 
@@ -93,8 +92,8 @@ class PostgresModelCounters(ModelCounters):
         }
         await self._database.execute(lambda connection: self._changed(connection, "write", values))
 
-    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
-        span = {"first": first_bucket, "last": _LAST_BUCKET if last_bucket is None else last_bucket}
+    async def _read_rows(self, first_bucket: int, last_bucket: int) -> list[StoredRow]:
+        span = {"first": first_bucket, "last": last_bucket}
         return _stored(await self._database.execute(lambda connection: self._fetched(connection, "read", span)))
 
     async def _read_votes(self) -> list[StoredRow]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ SWAP = Script(_PACKAGE, "redis_swap.lua")
 _ROWS_AT_ONCE = 500
 _BUCKET_KEPT_SECONDS = (KEPT_BUCKETS + 6) * BUCKET_SECONDS
 _CIRCUITS_KEPT_SECONDS = 30 * 86400
-_BUCKETS_AHEAD = 6  # of a replica whose clock is a minute fast
 
 
 class CounterKeys:
@@ -90,13 +88,12 @@ class RedisModelCounters(ModelCounters):
         for start in range(0, len(snapshot.rows), _ROWS_AT_ONCE):
             await self._asked(self._writing(snapshot.number, snapshot.rows[start : start + _ROWS_AT_ONCE]))
 
-    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
+    async def _read_rows(self, first_bucket: int, last_bucket: int) -> list[StoredRow]:
         if last_bucket == 0:
             totals, folded = await self._asked(READ.command([self._keys.totals, self._keys.folded], []))
             parts = {field: _counts(text) for field, text in _pairs(folded)}
             return [StoredRow(*_names(field), _counts(text), parts.get(field, {})) for field, text in _pairs(totals)]
-        last = int(time.time()) // BUCKET_SECONDS + _BUCKETS_AHEAD
-        keys = [self._keys.bucket(number) for number in range(first_bucket, last + 1)]
+        keys = [self._keys.bucket(number) for number in range(first_bucket, last_bucket + 1)]
         found = await self._asked(READ.command(keys, []))
         return [StoredRow(*_names(field), _counts(text)) for bucket in found for field, text in _pairs(bucket)]
 

@@ -27,7 +27,6 @@ from ._fleet import (
 from ._ledger import BUCKET_SECONDS, Snapshot, oldest_bucket
 from .base import ModelCounters
 
-_LAST_BUCKET = 2**62
 _PARTS = ("rows", "votes", "votes_index", "circuits")
 
 
@@ -84,8 +83,8 @@ class SqliteModelCounters(ModelCounters):
 
         await self._database.write(work)
 
-    async def _read_rows(self, first_bucket: int, last_bucket: int | None) -> list[StoredRow]:
-        span = {"first": first_bucket, "last": _LAST_BUCKET if last_bucket is None else last_bucket}
+    async def _read_rows(self, first_bucket: int, last_bucket: int) -> list[StoredRow]:
+        span = {"first": first_bucket, "last": last_bucket}
         return await self._database.read(lambda connection: _stored(connection.execute(self._sql["read"], span)))
 
     async def _read_votes(self) -> list[StoredRow]:
