@@ -96,7 +96,8 @@ def test_the_status_decides(statuses: tuple[Any, ...], kind: str) -> None:
     for status in statuses:
         by_response = AnyError(response=SimpleNamespace(status_code=status))
         by_metadata = AnyError(response={"ResponseMetadata": {"HTTPStatusCode": status}})
-        for error in (StatusError(status), by_response, by_metadata):
+        by_others = AnyError(status=status), AnyError(status="RESOURCE_EXHAUSTED", code=status)
+        for error in (StatusError(status), by_response, by_metadata, *by_others):
             assert classify(error) == Classification("failure", kind)  # type: ignore[arg-type]  # kind is one of the five
 
 
@@ -121,6 +122,9 @@ def test_the_status_decides(statuses: tuple[Any, ...], kind: str) -> None:
         (GraphRecursionError(), "unknown"),
         (named("Whatever"), "unknown"),
         (MuteError(), "unknown"),
+        (AnyError(status_code=400, code=429), "request"),
+        (AnyError(status_code=None, status=0, code=1006), "unknown"),
+        (AnyError(status=lambda: 429, code="429"), "unknown"),
         (ExceptionGroup("g", [TimeoutError()]), "unknown"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,13 +120,17 @@ def _kind_of_names(error: Exception) -> FailureKind | None:
 
 
 def _status(error: Exception) -> int | None:
+    return next((status for status in _statuses(error) if isinstance(status, int) and 100 <= status <= 599), None)
+
+
+def _statuses(error: Exception) -> Iterator[object]:
+    """Where SDKs put it, the surest first: `status` is aiohttp's, `code` google-genai's and urllib's."""
     response = _attribute(error, "response")
-    candidates = (
-        _attribute(error, "status_code"),
-        _attribute(response, "status_code"),
-        _metadata(response).get("HTTPStatusCode"),
-    )
-    return next((status for status in candidates if isinstance(status, int) and status >= 100), None)
+    yield _attribute(error, "status_code")
+    yield _attribute(response, "status_code")
+    yield _metadata(response).get("HTTPStatusCode")
+    yield _attribute(error, "status")
+    yield _attribute(error, "code")
 
 
 def _retry_after(error: Exception) -> float | None:
