@@ -16,7 +16,7 @@ class Flusher:
     """Calls `flush` on a thread of its own every `interval_seconds`, and whenever `wake` is set.
 
     It holds `flush` (a bound method) weakly, so an owner that nobody closed is still collected, and warns. `failure`
-    is what the log says when it raises: once for a store that is away, however long.
+    is what the log says when it raises: once for a store that is away, however long, and once for any other error.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Flusher:
             self._thread.join()
 
     def _run(self) -> None:
-        failing = False
+        failing: type[Exception] | None = None
         while not self._stopping.is_set():
             self._wake.wait(self._interval_seconds)
             flush = self._flush()
@@ -56,14 +56,16 @@ class Flusher:
             failing = self._try(flush, failing)
             del flush
 
-    def _try(self, flush: Callable[[], None], was_failing: bool) -> bool:
+    def _try(self, flush: Callable[[], None], failing: type[Exception] | None) -> type[Exception] | None:
+        """How it fails now; `failing` is how it failed the last time."""
         try:
             flush()
         except StoreUnavailableError as error:
-            if not was_failing and not self._stopping.is_set():
+            if failing is not StoreUnavailableError and not self._stopping.is_set():
                 _LOG.warning("%s: %s", self._failure, error)
-            return True
-        except Exception:
-            _LOG.exception("%s", self._failure)
-            return True
-        return False
+            return StoreUnavailableError
+        except Exception as error:
+            if failing is not type(error):
+                _LOG.exception("%s", self._failure)
+            return type(error)
+        return None
