@@ -117,6 +117,39 @@ async def test_a_dry_run_checks_and_writes_nothing(source: str, store: SharedSto
                 await aimport_langgraph_store(source, store, dry_run=dry_run)
 
 
+@pytest.mark.parametrize("number", ["123456789012345678901", "1e400", "1e5000"])
+async def test_a_number_that_would_be_rounded_is_refused(source: str, store: SharedStore, number: str) -> None:
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute("INSERT INTO store (prefix, key, value) VALUES ('a', 'large', %s)", [f'{{"n": {number}}}'])
+    async with store:
+        await store.asetup()
+        with pytest.raises(ValueError, match="large"):
+            await aimport_langgraph_store(source, store)
+        assert await store.aget(("a",), "large") is None
+
+
+async def test_items_without_stamps(source: str, store: SharedStore) -> None:
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute("UPDATE store SET created_at = NULL WHERE key = 'one'")
+        connection.execute("UPDATE store SET created_at = NULL, updated_at = NULL WHERE key = 'two'")
+    async with store:
+        await store.asetup()
+        assert await aimport_langgraph_store(source, store) == ImportReport(4, 4, 0)
+        one, two = await store.aget(("users", "ann"), "one"), await store.aget(("users", "ann"), "two")
+        assert one is not None
+        assert two is not None
+        assert one.created_at == one.updated_at <= two.created_at == two.updated_at
+
+
+async def test_a_source_of_another_kind(source: str, store: SharedStore) -> None:
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute("ALTER TABLE store DROP COLUMN updated_at")
+    async with store:
+        await store.asetup()
+        with pytest.raises(ConfigError, match="updated_at"):
+            await aimport_langgraph_store(source, store)
+
+
 @pytest.mark.usefixtures("vectors")
 async def test_into_a_view_with_vectors(source: str, postgres_dsn: str, postgres_schema: str) -> None:
     def embed(texts: Sequence[str]) -> list[list[float]]:

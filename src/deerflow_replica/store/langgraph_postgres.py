@@ -14,6 +14,7 @@ from ..config.masking import masked
 from ..errors import ConfigError, StoreUnavailableError
 
 with extra("postgres"):
+    import psycopg
     from psycopg import AsyncConnection
     from psycopg.rows import class_row, scalar_row
 
@@ -74,8 +75,9 @@ def _source_errors(dsn: str) -> Iterator[None]:
             yield
     except StoreUnavailableError as error:
         raise SourceUnavailableError(f"the source {masked(dsn)} cannot be read: {error}") from error.__cause__
-    except ConfigError as error:
-        raise ConfigError(f"the source {masked(dsn)} cannot be read: {error}") from error
+    except (ConfigError, psycopg.Error) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigError(f"the source {masked(dsn)} cannot be read: {said}") from error
 
 
 async def _items(connection: AsyncConnection[Any], page: bytes, after: dict[str, Any]) -> list[LangGraphItem]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC
-from typing import TYPE_CHECKING
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from . import inputs, labels
 from .base import SharedStore
@@ -64,9 +63,17 @@ def _taken(item: LangGraphItem) -> TakenOver:
     return TakenOver(
         namespace=labels.split(item.prefix),
         key=item.key,
-        value=orjson.loads(item.document),
+        value=_value(item),
         created_at=item.created_at.astimezone(UTC),
         updated_at=item.updated_at.astimezone(UTC),
         expires_at=expires_at,
         ttl=item.ttl,
     )
+
+
+def _value(item: LangGraphItem) -> Any:
+    """With integers of any size as they are, so that one of more than 64 bits is refused, not rounded."""
+    try:
+        return json.loads(item.document)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{item.prefix!r} {item.key!r} cannot be stored: {error}") from error
