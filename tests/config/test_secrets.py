@@ -64,7 +64,10 @@ PLANTED: dict[str, Any] = {
         "backend_config": {"credentials": [{"user": SECRET}, [SECRET]], "url": f"https://h/?api_key={SECRET}&x=1"}
     },
     "extensions": {
-        "mcpServers": {"s": {"env": {"DB_PASSWD": SECRET}, "url": f"https://h/sse?token={SECRET}", "args": ["-x"]}}
+        "mcpServers": {
+            "s": {"env": {"DB_PASSWD": SECRET}, "url": f"https://h/sse?token={SECRET}", "args": ["-x"]},
+            "t": {"args": ["run", "--api-key", SECRET, "--verbose"], "url": f"https://h/sse?v=1&key={SECRET}"},
+        }
     },
     "channels": {"slack": {"bot-token": SECRET, "app_secret": SECRET.encode()}, "Cookie": SECRET},
     "tools": [{"name": "web", "private_key": {"pem": SECRET}, "access-key": 5}],
@@ -88,6 +91,10 @@ MORE_OUTPUTS: tuple[Callable[[AppConfig], Any], ...] = (
     lambda config: [vars for key in PLANTED for vars in (config.explain(key).value, config.explain(key).default)],
     lambda config: config.diff(AppConfig()) + AppConfig().diff(config),
     lambda config: config.diff(config.evolve({"channels": {"slack": {"bot-token": f"{SECRET}2"}}}, env={})),
+    lambda config: config.explain("extensions.mcp_servers.t.args.2"),
+    lambda config: config.diff(
+        config.evolve({"extensions": {"mcp_servers": {"t": {"args": ["run", "--api-key", f"{SECRET}2"]}}}}, env={})
+    ),
     lambda config: command(config, "weather", "tools.0.private_key.pem", "memory.backend_config.url"),
     lambda config: [repr(target_of(config, name)) for name in ("database", "checkpointer", "stream_bridge", "store")],
 )
@@ -97,7 +104,7 @@ MORE_OUTPUTS: tuple[Callable[[AppConfig], Any], ...] = (
 def test_a_secret_planted_anywhere_is_in_no_output(output: Callable[[AppConfig], Any]) -> None:
     config = AppConfig.from_mapping(PLANTED, env=VARIABLES)
     revealed = json.dumps(config.to_mapping(reveal=True), default=bytes.decode)
-    assert revealed.count(SECRET) == 18
+    assert revealed.count(SECRET) == 20
     again = pickle.loads(pickle.dumps(config)).evolve({"log_level": "debug"}, env={})  # noqa: S301 our own bytes
     for one in (config, again):
         shown = f"{output(one)!r} {output(one)}"
@@ -297,6 +304,8 @@ def test_validation_errors_hide_their_input() -> None:
         ("host=h password=a&b;c,d#e user=u", "host=h password=*** user=u"),
         ('host=h password="a b" user=u', "host=h password=*** user=u"),
         ("https://h/x?token=a,b;c&page=2", "https://h/x?token=***&page=2"),
+        ("https://h/x?key=abc&sort=key&SIG=d,e#f", "https://h/x?key=***&sort=key&SIG=***#f"),
+        ("https://h/?monkey=1 key=2", "https://h/?monkey=1 key=2"),
         ("1redis://:pw@h 2password=x", "1redis://:***@h 2password=***"),
         ("max_tokens=5", "max_tokens=5"),
         ("nothing here", "nothing here"),

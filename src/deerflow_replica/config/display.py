@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from .frozen import UnsetVariable, freeze, raw_items, raw_values
-from .masking import MASK, is_secret_name, masked
+from .masking import MASK, is_secret_name, is_secret_option, masked
 
 _LONGEST_NUMBER_BITS = 2000
 """Python refuses to write much longer numbers as decimals."""
@@ -20,12 +20,14 @@ def display(
     variables: Mapping[tuple[Any, ...], str] | None = None,
     select: Select | None = None,
     path: tuple[Any, ...] = (),
+    *,
+    secret: bool = False,
 ) -> Any:
     """Plain, masked data for every output. `variables` tells by path which texts came from the environment; `path`
-    is where `value` is.
+    is where `value` is; `secret` says that it is one, whatever its name.
     """
     shown = _Display(variables or {}, select or (lambda section: section.__config_values__()))
-    return shown.show(value, path, secret=any(is_secret_name(part) for part in path))
+    return shown.show(value, path, secret=secret or any(is_secret_name(part) for part in path))
 
 
 class _Display:
@@ -39,7 +41,7 @@ class _Display:
         if isinstance(value, str | bytes | int | float):
             return _scalar(value, secret=secret)
         if isinstance(value, tuple | list):
-            return [self.show(item, (*path, i), secret=secret) for i, item in enumerate(raw_values(value))]
+            return self._items(tuple(raw_values(value)), path, secret=secret)
         if isinstance(value, AbstractSet):
             return {_member(self.show(item, (*path, item), secret=secret)) for item in value}
         if isinstance(value, Mapping):
@@ -47,6 +49,12 @@ class _Display:
         if hasattr(value, "__config_values__"):
             return self._mapping(self._select(value), path, secret=secret)
         return repr(value) if isinstance(value, UnsetVariable) else value
+
+    def _items(self, items: tuple[Any, ...], path: tuple[Any, ...], *, secret: bool) -> list[Any]:
+        before = (None, *items)
+        return [
+            self.show(item, (*path, i), secret=secret or is_secret_option(before[i])) for i, item in enumerate(items)
+        ]
 
     def _mapping(self, mapping: Mapping[Any, Any], path: tuple[Any, ...], *, secret: bool) -> dict[Any, Any]:
         return {

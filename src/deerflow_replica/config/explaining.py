@@ -12,6 +12,7 @@ from .display import display
 from .effects import TakesEffect, takes_effect
 from .frozen import freeze, raw_items, raw_values
 from .lookup import Found, find
+from .masking import is_secret_option
 from .provenance import Path, Provenance
 from .section import Section, section_of, with_derived
 from .variables import dotted
@@ -57,7 +58,7 @@ def explanation(config: AppConfig, provenance: Provenance, key: str | tuple[Any,
     origin, source = _origin(found, provenance)
     return Explanation(
         key=dotted(found.path),
-        value=_shown(found.value, found.path, provenance),
+        value=_shown(found.value, found.path, provenance, config),
         default=_shown(_default(config, found), found.path, Provenance()),
         origin=origin,
         source=source,
@@ -95,8 +96,15 @@ def _description(found: Found) -> str:
     return found.field.description or (section.__doc__ if section else None) or ""
 
 
-def _shown(value: Any, path: Path, provenance: Provenance) -> Any:
-    return freeze(display(value, provenance.variables, path=path))
+def _shown(value: Any, path: Path, provenance: Provenance, config: AppConfig | None = None) -> Any:
+    secret = config is not None and is_secret_option(_before(config, path))
+    return freeze(display(value, provenance.variables, path=path, secret=secret))
+
+
+def _before(config: AppConfig, path: Path) -> Any:
+    """What stands before a part of a list."""
+    *holder, last = path or (None,)
+    return _at(config, (*holder, last - 1)) if isinstance(last, int) and last > 0 else None
 
 
 def changes(old: AppConfig, known_of_old: Provenance, new: AppConfig, known_of_new: Provenance) -> tuple[Change, ...]:
@@ -105,8 +113,8 @@ def changes(old: AppConfig, known_of_old: Provenance, new: AppConfig, known_of_n
     return tuple(
         Change(
             dotted(path),
-            _shown(_at(old, path), path, known_of_old),
-            _shown(_at(new, path), path, known_of_new),
+            _shown(_at(old, path), path, known_of_old, old),
+            _shown(_at(new, path), path, known_of_new, new),
             takes_effect(path),
         )
         for path in paths

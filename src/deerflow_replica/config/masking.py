@@ -6,7 +6,7 @@ import re
 
 MASK = "***"
 _SECRET_ENDINGS = (
-    "password", "passwd", "secret", "token", "apikey", "accesskey", "privatekey",
+    "password", "passwd", "pwd", "passphrase", "secret", "token", "apikey", "accesskey", "privatekey",
     "credential", "credentials", "authorization", "cookie",
 )  # fmt: skip
 _SEPARATORS = str.maketrans("", "", "-_")
@@ -17,11 +17,17 @@ _USER_AND_PORT = re.compile(r"[^:/?#]*:\d*(?:[/?#]|$)")
 _ASSIGNED = r"""(?P<name>(?<![\w-])[\w-]+)(?P<equals>\s*=\s*)(?P<value>'(?:[^'\\]|\\.)*'|"[^"]*"|"""
 _IN_DSN = re.compile(_ASSIGNED + r"\S+)")
 _IN_QUERY = re.compile(_ASSIGNED + r"[^\s&#]+)")
+_KEY_IN_QUERY = re.compile(r"(?<=[?&])(key|sig|signature)=[^\s&#]+", re.IGNORECASE)
 
 
 def is_secret_name(name: object) -> bool:
     """Whether the texts under this key are secrets: `api_key`, `X-Auth-Token`, `DB_PASSWORD`; not `max_tokens`."""
     return isinstance(name, str) and name.lower().translate(_SEPARATORS).endswith(_SECRET_ENDINGS)
+
+
+def is_secret_option(argument: object) -> bool:
+    """Whether what follows it on a command line is a secret: `--api-key`."""
+    return isinstance(argument, str) and argument.startswith("-") and is_secret_name(argument)
 
 
 def masked(text: str) -> str:
@@ -30,7 +36,7 @@ def masked(text: str) -> str:
         return _IN_DSN.sub(_masked_assignment, text) if "=" in text else text
     url = _ONLY_URL.fullmatch(text) if text.count("://") == 1 else None  # an unescaped password may have spaces
     text = _masked_url(url) if url else _URL.sub(_masked_url, text)
-    return _IN_QUERY.sub(_masked_assignment, text) if "=" in text else text
+    return _KEY_IN_QUERY.sub(rf"\1={MASK}", _IN_QUERY.sub(_masked_assignment, text)) if "=" in text else text
 
 
 def _masked_url(match: re.Match[str]) -> str:
