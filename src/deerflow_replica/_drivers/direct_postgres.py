@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[Any, ...]]
 Outcome: TypeAlias = list[Rows] | Exception | None
-_Parameter: TypeAlias = tuple[bytes | None, int, Format]
+Parameters: TypeAlias = tuple[list[bytes | None], list[int], list[int]]
+"""Values, types, and formats."""
 
 _MOST_PREPARED = 10  # statements on one connection
 _PLACEHOLDER = re.compile(rb"%\((\w+)\)[sb]")
@@ -48,8 +49,14 @@ class Plan:
         # Behind a pooler, what another client has prepared under a name of ours is the same statement.
         self.prepared_name = b"deerflow_replica_" + sha256(self.text).hexdigest()[:24].encode()
 
-    def encoded(self, parameters: Mapping[str, Any]) -> list[_Parameter]:
-        return [_encoded(parameters[name]) for name in self.names]
+    def encoded(self, parameters: Mapping[str, Any]) -> Parameters:
+        values, kinds, formats = list[bytes | None](), list[int](), list[int]()
+        for name in self.names:
+            value, kind, form = _encoded(parameters[name])
+            values.append(value)
+            kinds.append(kind)
+            formats.append(form)
+        return values, kinds, formats
 
     def _numbered(self, placeholder: re.Match[bytes]) -> bytes:
         name = placeholder[1].decode()
@@ -76,12 +83,11 @@ class Line:
     def socket(self) -> int:
         return self._pgconn.socket
 
-    def send(self, asked: Sequence[tuple[Plan, list[_Parameter]]]) -> list[_Command]:
+    def send(self, asked: Sequence[tuple[Plan, Parameters]]) -> list[_Command]:
         """All of them in one transaction. What was sent: there will be an answer to each."""
         sent: list[_Command] = []
         self._pgconn.enter_pipeline_mode()
-        for plan, parameters in asked:
-            values, kinds, formats = zip(*parameters, strict=True) if parameters else ((), (), ())
+        for plan, (values, kinds, formats) in asked:
             is_prepared = plan in self._prepared
             if not is_prepared and self._is_worth_preparing(plan):
                 self._pgconn.send_prepare(plan.prepared_name, plan.text, kinds)
@@ -168,7 +174,7 @@ class Exchange:
         self._results: list[PGresult] = []
         self._loop = asyncio.get_running_loop()
 
-    def begin(self, asked: Sequence[tuple[Plan, list[_Parameter]]], timeout_seconds: float) -> None:
+    def begin(self, asked: Sequence[tuple[Plan, Parameters]], timeout_seconds: float) -> None:
         """Raises `psycopg.Error` when the line is of no use; then `end` is not called."""
         self._sent = self._line.send(asked)
         is_flushed = self._line.flush()
@@ -188,7 +194,7 @@ class Exchange:
             if not self._line.received(self._results):
                 return
             rows = self._line.rows(self._sent, self._results)
-        except psycopg.Error as error:
+        except Exception as error:  # whatever it is, who asked is to know that nothing came of it
             self.give_up(error)
         else:
             self._stop()
@@ -215,7 +221,7 @@ class Exchange:
         self._loop.remove_writer(self._socket)
 
 
-def _encoded(value: str | bool | Texts | None) -> _Parameter:
+def _encoded(value: str | bool | Texts | None) -> tuple[bytes | None, int, Format]:
     if value is None:
         return None, _UNKNOWN, Format.TEXT
     if isinstance(value, Texts):

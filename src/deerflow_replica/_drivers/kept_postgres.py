@@ -74,9 +74,11 @@ class KeptConnections:
         exchange = Exchange(line, end)
         try:
             exchange.begin([(plan, plan.encoded(parameters)) for plan, parameters in asked], self._timeout_seconds)
-        except psycopg.Error:
+        except BaseException as error:
             self._spawn(_dropped(self._pool, connection))
-            return False
+            if isinstance(error, psycopg.Error):
+                return False
+            raise
         self._exchanges.add(exchange)
         return True
 

@@ -177,9 +177,14 @@ class Scheduler:
         """At once, where the backend can: a task is two more turns of the loop."""
         if unit.calls[0].alone is not None:
             return False
-        reads, writes = _operations(unit.calls)
-        done = partial(self._arrived, unit, reads)
-        return self._backend.begin(reads, writes, live=unit.calls[0].live, done=done)
+        try:
+            reads, writes = _operations(unit.calls)
+            done = partial(self._arrived, unit, reads)
+            return self._backend.begin(reads, writes, live=unit.calls[0].live, done=done)
+        except Exception as error:  # whatever it is, it belongs to those who wait
+            _fail(unit.calls, error)
+            self._end(unit)
+            return True
 
     def _arrived(self, unit: Unit, reads: Sequence[Read], answers: list[Any] | StoreUnavailableError | None) -> None:
         if isinstance(answers, list) and (used := _used(reads, answers)):

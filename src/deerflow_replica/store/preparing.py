@@ -51,13 +51,17 @@ class Preparation:
 
     def batch(self, ops: Sequence[Op], scope: tuple[str, ...]) -> Batch:
         """Every operation is checked before any is done. Of several puts of one item the last is kept."""
-        reads = [self.read(op, scope) for op in ops if not isinstance(op, PutOp)]
+        reads: list[Read] = []
         puts: dict[Place, tuple[Write, Texts]] = {}
         for op in ops:
             if isinstance(op, PutOp):
                 place = inputs.place(scope, op.namespace, op.key, put=op.value is not None)
                 puts[place] = self._write(place, op.value, op.index, inputs.micros(op.ttl))
+            else:
+                reads.append(self.read(op, scope))
         writes = [write for write, _ in puts.values()]
+        if self._embedder is None:
+            return Batch(reads, writes)
         texts = [texts for _, texts in puts.values()]
         return Batch(reads, writes, texts, any(texts) or self._embeds(reads))
 
@@ -104,14 +108,13 @@ class Preparation:
         *,
         keeps_ttl: bool = False,
     ) -> tuple[Write, Texts]:
-        fields = inputs.index_fields(index)
+        fields = None if index is None else inputs.index_fields(index)
         if value is None:
             return Write(place, None, if_version=if_version), ()
-        document = encoded(value, max_bytes=self._max_document_bytes)
-        write = Write(place, document, ttl, keeps_ttl, if_version)
+        write = Write(place, encoded(value, max_bytes=self._max_document_bytes), ttl, keeps_ttl, if_version)
         if self._embedder is None and self._text_index is None:
             return write, ()
-        plain = orjson.loads(document)
+        plain = orjson.loads(write.document or b"")
         if self._text_index is not None:
             write = write._replace(text=self._text_index.text(plain, fields))
         return write, self._embedder.texts(plain, fields) if self._embedder is not None else ()
