@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deerflow_replica.counters import InMemoryModelCounters, ModelHealth, Permit, SqliteModelCounters
-from deerflow_replica.counters._circuit import Circuit, Opening, Policy, leased, opened, released
+from deerflow_replica.counters._circuit import Answer, Circuit, Opening, Policy, answered, leased, opened, released
 from deerflow_replica.counters._symptoms import seconds_to_look_at
 from waiting import eventually
 
@@ -159,6 +159,19 @@ def test_of_what_came_before_a_circuit_closed_nothing_counts(
     circuit: Circuit, now: float, seconds: float | None
 ) -> None:
     assert seconds_to_look_at(circuit, now, 60) == seconds
+
+
+def test_an_answer_closes_from_its_end_what_it_began_after() -> None:
+    half_open = opened(Circuit(), opening(5), POLICY)
+    assert half_open.open_until == 15
+    assert answered(half_open, 40, Answer(14.9, 20)) == half_open
+    closed = answered(half_open, 40, Answer(15, 20))
+    assert closed == Circuit(closed_at=20)
+    assert opened(closed, opening(21), POLICY).opened_count == 1, "seen after it, and told after it"
+    assert answered(closed, 50, Answer(40, 45)) == closed
+    held = leased(half_open, "a", 16, POLICY)
+    assert answered(held, 20, Answer(17, 19)) == held
+    assert answered(held, 116, Answer(17, 19)) == Circuit(closed_at=19), "who had the lease is gone"
 
 
 def test_a_lease_is_one_caller_s_until_it_ends() -> None:
