@@ -44,8 +44,10 @@ def test_no_fact_is_lost_doubled_or_undead(store: SqliteStore, summaries: Any) -
     @given(STEPS)
     def check(steps: list[tuple[int, Act, int]]) -> None:
         user = uuid.uuid4().hex
-        editors: dict[int, Editor] = {}
-        added, deleted, edited = set[str](), set[str](), set[str]()
+        first = {"facts": [{"id": name, "content": f"fact {name}"} for name in "abc"]}
+        assert storage.save(first, "coder", user_id=user)
+        editors = {name: Editor(storage.load("coder", user_id=user), set(), set()) for name in range(3)}
+        added, deleted, edited = set("abc"), set[str](), set[str]()
         for number, (name, act, choice) in enumerate(steps):
             if name not in editors:
                 editors[name] = Editor(storage.load("coder", user_id=user), set(), set())
