@@ -114,7 +114,7 @@ async def probe_over_and_over(place: Place, path: Path, seconds: float) -> None:
         health = ModelHealth(counters, open_seconds=0.001, max_open_seconds=0.001, jitter=0, refresh_seconds=0.05)
         await health.refresh()
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until or (len(said(path, "held")) < 3 and time.monotonic() < until + 60):
             permit = await health.acquire("m")
             if permit is None or not permit.probe:
                 await asyncio.sleep(0.001)

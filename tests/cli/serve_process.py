@@ -16,7 +16,7 @@ import yaml
 from waiting import eventually_sync
 
 HERE = Path(__file__).parent
-START_SECONDS = 40.0
+START_SECONDS = 120.0
 
 
 def command(*arguments: str) -> list[str]:
@@ -24,7 +24,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def refused(*arguments: str, cwd: Path = HERE) -> tuple[int, str]:
-    done = subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
 
@@ -41,7 +41,7 @@ def serving(port: int, config: Path, *more: str) -> Iterator[subprocess.Popen[by
     finally:
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -55,7 +55,7 @@ def is_ready(port: int) -> bool:
 
 
 def replica_of(port: int) -> tuple[str, int]:
-    info = httpx.get(f"http://127.0.0.1:{port}/info", timeout=5).json()
+    info = httpx.get(f"http://127.0.0.1:{port}/info", timeout=60).json()
     return info["replica_id"], info["pid"]
 
 

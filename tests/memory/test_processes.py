@@ -68,7 +68,7 @@ def both_lose_nothing(kind: str, place: str, schema: str, times: int = 50) -> No
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [process.communicate(timeout=60)[0].split() for process in (one, two)]
+        said = [process.communicate(timeout=300)[0].split() for process in (one, two)]
         assert (one.returncode, two.returncode) == (0, 0)
     revision, *facts = max(said, key=len)
     assert set(facts) == {f"{name}-{number}" for name in "ab" for number in range(times)}

@@ -84,7 +84,7 @@ class StoreFixtures(Contract):
             yield other
 
 
-async def until(check: Callable[[], Awaitable[T]], seconds: float = 10.0) -> T:
+async def until(check: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
     deadline = time.monotonic() + seconds
     while not (outcome := await check()):
         assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -151,7 +151,7 @@ class SharedModelCountersContract(ModelCountersContract):
             await counters.close()
         await self.sees(sibling, 1)
 
-    async def sees(self, replica: ModelCounters, calls: int, *, within_seconds: float = 10.0) -> None:
+    async def sees(self, replica: ModelCounters, calls: int, *, within_seconds: float = 60.0) -> None:
         """Wait until the replica's totals have so many calls of the model `m`."""
         async with asyncio.timeout(within_seconds):
             # The flusher is another thread, maybe another process: only its effect can be watched.

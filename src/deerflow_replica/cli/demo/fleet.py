@@ -22,7 +22,7 @@ from .proxy import RoundRobinProxy
 with extra("embedded"):
     import httpx
 
-START_TIMEOUT_SECONDS = 40.0
+START_TIMEOUT_SECONDS = 120.0
 REPLICA_HEADER = "x-replica-id"
 
 
