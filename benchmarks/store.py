@@ -28,7 +28,8 @@ def main() -> int:
     with Server(options.postgres_dsn) as server:
         bench = Bench(server, options.smoke)
         machine = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} CPUs, {server.name}"
-        print(f"{machine}, langgraph-checkpoint-postgres {version('langgraph-checkpoint-postgres')}")
+        peers = [f"{name} {version(name)}" for name in ("langgraph-checkpoint-postgres", "psycopg")]
+        print(f"{machine}, {', '.join(peers)}")
         print(f"load average {os.getloadavg()[0]:.1f}; LangGraph's to ours, and how many times as fast ours is")
         kept = [run(name, bench) for name in options.case or CASES]
     return 0 if all(kept) or options.smoke else 1
