@@ -16,6 +16,11 @@ class ClearContract(MemoryFixtures):
         for scope in SCOPES:
             assert ids(storage.load(**scope)) == ([] if scope.get("user_id") == "ann" else ["1"]), scope
 
+    def test_what_clear_all_returns_is_the_callers(self, storage: MemoryStorage, other: MemoryStorage) -> None:
+        assert storage.save({"facts": [fact("1")]})
+        storage.clear_all()["facts"].append(fact("2"))
+        assert ids(storage.load()) == ids(other.load()) == ids(other.reload()) == []
+
     def test_clear_all_without_a_user_empties_the_agents(self, storage: MemoryStorage) -> None:
         for scope in SCOPES:
             assert storage.save({"facts": [fact("1")]}, **scope)

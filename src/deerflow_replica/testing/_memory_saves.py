@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -92,11 +95,23 @@ class SaveContract(MemoryFixtures):
         assert ids(storage.load()) == ["1", "2"]
         assert storage.load()["revision"] == 2
 
+    @pytest.fixture
+    def restless_threads(self) -> Iterator[None]:
+        """Threads take turns as often as they can: what is not one step comes apart."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        yield
+        sys.setswitchinterval(before)
+
+    @pytest.mark.usefixtures("restless_threads")
     def test_threads_lose_nothing(self, storage: MemoryStorage, other: MemoryStorage) -> None:
+        together = Barrier(8)
+
         def add(number: int) -> None:
             replica = storage if number % 2 else other
             document = replica.load(user_id="ann")
             document["facts"].append(fact(str(number)))
+            together.wait(60)
             assert replica.save(document, user_id="ann")
 
         with ThreadPoolExecutor(8) as pool:
