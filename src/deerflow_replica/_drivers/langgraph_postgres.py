@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     DictConnection = AsyncConnection[DictRow]
     DictPool = AsyncConnectionPool[DictConnection]
 
+_LONGEST_MILLISECONDS = 2**31 - 1  # of a setting of PostgreSQL
+
 
 async def reach(dsn: str, schemas: list[str]) -> None:
     """Connect once and make sure that the schemas are there. A server that is down fails at once, with its reason."""
@@ -55,7 +57,8 @@ async def open_pool(
     """
 
     async def configure(connection: DictConnection) -> None:
-        await connection.execute(f"SET idle_in_transaction_session_timeout TO {round(idle_seconds * 1000)}".encode())
+        milliseconds = min(round(idle_seconds * 1000), _LONGEST_MILLISECONDS)
+        await connection.execute(f"SET idle_in_transaction_session_timeout TO {milliseconds}".encode())
         if schema:
             await connection.execute(f"SET search_path TO {quoted(schema)}".encode())
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .section import Opaque, Section, about
-from .storage import PositiveSeconds, Seconds, Size
+from .storage import LONGEST_SECONDS, PositiveSeconds, Seconds, Size
 
 _TITLE_PROMPT = (
     "Generate a concise title (max {max_words} words) for this conversation.\n"
@@ -99,7 +99,7 @@ class GatewayConfig(Section, frozen=True):
 
     lease_seconds: Annotated[
         float,
-        Field(ge=1),
+        Field(ge=1, le=LONGEST_SECONDS),
         about("Seconds without a sign of life after which a replica's runs count as lost."),
     ] = 10.0
     heartbeat_interval_seconds: Annotated[PositiveSeconds, about("Seconds between two heartbeats of a stream.")] = 5.0

@@ -13,8 +13,9 @@ TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,
 TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 Size = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0)]
-PositiveSeconds = Annotated[float, Field(gt=0)]
+LONGEST_SECONDS = 1e9  # 31 years: no database takes a time without end
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
 
 
 class DatabaseConfig(Section, frozen=True):
@@ -34,7 +35,7 @@ class DatabaseConfig(Section, frozen=True):
     pool_size: Annotated[Size, about("Most connections in one pool.")] = 5
     pool_recycle: Annotated[int, about("DeerFlow's: seconds until it renews a pooled connection.")] = 300
     command_timeout: Annotated[
-        PositiveSeconds | None, about("DeerFlow's: seconds until it gives a statement up; null: never.")
+        Annotated[float, Field(gt=0)] | None, about("DeerFlow's: seconds until it gives a statement up; null: never.")
     ] = 30
     echo_sql: Annotated[bool, about("DeerFlow's: write every statement to its log.")] = False
     checkpoint_channel_mode: Annotated[str, about("DeerFlow's: how its saver stores channels.")] = "full"
@@ -177,7 +178,7 @@ class StreamBridgeConfig(Section, frozen=True):
         Annotated[int, Field(ge=0)] | None, about("Seconds that a stream lives after its last event; 0: for ever.")
     ] = 86400
     recovered_stream_cleanup_delay_seconds: Annotated[
-        Seconds, about("DeerFlow's: seconds until it deletes the stream of a recovered run.")
+        float, Field(ge=0), about("DeerFlow's: seconds until it deletes the stream of a recovered run.")
     ] = 60.0
     heartbeat_interval_seconds: Annotated[
         PositiveSeconds, about("Seconds of silence after which a reader gets a heartbeat.")
