@@ -13,6 +13,7 @@ from .filters import is_storable, parse
 from .values import ListNamespaces, NamespacePattern, Place, Search
 
 MAX_KEY_BYTES = 1024
+_MOST_LABELS = 10_000  # PostgreSQL takes 65,535 parameters
 MAX_TTL = 1000 * 365 * 86_400 * 1_000_000  # microseconds; what lives longer than a millennium may as well end there
 
 
@@ -66,6 +67,8 @@ def list_namespaces(
     offset: object,
 ) -> ListNamespaces:
     patterns = [pattern(condition, scope) for condition in conditions or ()]
+    if sum(len(one.labels) for one in patterns) > _MOST_LABELS:
+        raise ValueError(f"the conditions of a list have at most {_MOST_LABELS} labels together")
     if scope:
         patterns.insert(0, NamespacePattern("prefix", scope))
     return ListNamespaces(

@@ -9,7 +9,15 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from langgraph.store.base import GetOp, InvalidNamespaceError, Item, PutOp, SearchOp
+from langgraph.store.base import (
+    GetOp,
+    InvalidNamespaceError,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    PutOp,
+    SearchOp,
+)
 
 from ..store.base import SharedStore
 from ._store_common import BAD_KEYS, BAD_NAMESPACES, BAD_VALUES, HOSTILE_KEYS, HOSTILE_LABELS, StoreFixtures
@@ -186,3 +194,12 @@ class ItemContract(StoreFixtures):
         with pytest.raises(ValueError, match="label"):
             await store.adelete_namespace(())
         assert await store.acount() == 6
+
+    async def test_conditions_of_a_list_have_a_bound(self, store: SharedStore) -> None:
+        """Up to a size that is the same everywhere, and told."""
+        await store.aput(("a", "b"), "k", {})
+        most = [MatchCondition("prefix", ("*", "b"))] * 5_000
+        [found] = await store.abatch([ListNamespacesOp(tuple(most))])
+        assert found == [("a", "b")]
+        with pytest.raises(ValueError, match="10000 labels"):
+            await store.abatch([ListNamespacesOp((*most, MatchCondition("suffix", ("b",))))])
