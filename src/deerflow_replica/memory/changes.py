@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,12 +68,13 @@ def apply_to(document: Document, changes: ChangeSet) -> tuple[Document, list[Fac
 
 def _facts(facts: list[Fact], upserted: Mapping[str, Fact], deleted: list[str]) -> list[Fact]:
     ids = [None if fact.get("id") is None else str(fact["id"]) for fact in facts]
+    gone, known = set(deleted), set(ids)
     kept = [
         fact if key is None else upserted.get(key, fact)
         for key, fact in zip(ids, facts, strict=True)
-        if key not in deleted
+        if key not in gone
     ]
-    return [*kept, *(fact for key, fact in upserted.items() if key not in ids)]
+    return [*kept, *(fact for key, fact in upserted.items() if key not in known)]
 
 
 def _next(present: Fact | None, fact: Fact) -> Fact:
@@ -134,6 +136,6 @@ def _summaries(summaries: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_twice(ids: list[str]) -> None:
-    twice = sorted({fact_id for fact_id in ids if ids.count(fact_id) > 1})
+    twice = sorted(fact_id for fact_id, times in Counter(ids).items() if times > 1)
     if twice:
         raise ValueError(f"change_set names a fact more than once: {', '.join(twice)}")
