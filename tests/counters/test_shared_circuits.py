@@ -25,7 +25,7 @@ class OddStore(SqliteModelCounters):
 
     is_away = is_read_only = False
     ahead_seconds = 0.0
-    swaps = 0
+    swaps = reads = 0
 
     def __init__(self, *arguments: Any, **common: Any) -> None:
         super().__init__(*arguments, **common)
@@ -33,6 +33,7 @@ class OddStore(SqliteModelCounters):
         self.goes_on.set()
 
     async def _read_circuits(self) -> tuple[float, dict[str, StoredCircuit]]:
+        self.reads += 1
         if self.is_away:
             raise StoreUnavailableError("away")
         now, circuits = await super()._read_circuits()
@@ -86,6 +87,35 @@ async def test_a_probe_that_ends_while_the_store_is_away_is_told_later(
         assert here.state("m").state == there.state("m").state == state
         if outcome == "abandoned":
             assert (await probe(there)).token != permit.token
+
+
+async def test_a_store_that_is_away_is_asked_by_refreshing_only_and_decides_again_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    """Whoever asks for leave would wait for it each time."""
+    path = tmp_path / "counters.db"
+    async with OddStore(path) as counters, SqliteModelCounters(path) as sibling:
+        here, there = health_of(counters), health_of(sibling)
+        await half_open(here, counters)
+        counters.is_away = True
+        await here.refresh()
+        counters.reads = 0
+        alone = await probe(here)
+        await here.release(alone, "abandoned")
+        assert counters.reads == 0
+        counters.is_away = False
+        await here.refresh()
+        await there.refresh()
+        await probe(there)
+        assert await here.acquire("m") is None, "in the whole fleet one caller has leave"
+
+
+async def test_health_that_is_closed_hears_nothing_more(tmp_path: Path) -> None:
+    async with SqliteModelCounters(tmp_path / "counters.db") as counters:
+        health = health_of(counters)
+        await health.close()
+        counters.record("m", "failure", error_type="auth")
+        assert health.state("m").state == "closed"
 
 
 @pytest.mark.parametrize("ahead_seconds", [0.0, 1000.0])
