@@ -74,6 +74,15 @@ def test_a_clock_set_back_loses_nothing() -> None:
     assert calls_of(at.ledger.snapshot())[0, "m"] == 6
 
 
+def test_the_bucket_of_a_clock_set_back_is_in_the_next_snapshot() -> None:
+    at = Fixture()
+    at.call()
+    at.ledger.snapshot()
+    at.clock.now -= 25
+    at.call()
+    assert calls_of(at.ledger.snapshot()).items() >= {(0, "m"): 2, (int(at.clock.now) // 10, "m"): 1}.items()
+
+
 def test_what_a_clock_far_ahead_counted_is_in_no_window_when_it_is_right_again() -> None:
     at = Fixture()
     at.clock.now += 3600
