@@ -15,7 +15,7 @@ from ..errors import MemoryCorruptError
 from .base import Scope, as_stored
 from .checks import Document
 from .documents import DocumentStorage, Stored, Summaries, Unread
-from .items import PlainItems, Value, items_of
+from .items import Found, PlainItems, Value, items_of
 from .names import agent_place, place_name
 
 logger = logging.getLogger(__name__)
@@ -52,16 +52,22 @@ class StoreMemoryStorage(DocumentStorage):
             )
 
     def _read(self, place: Scope, known: Hashable | None) -> Stored | Unread:
-        found = self._items.read(*self._address(place))
+        found = self._found(place)
         return Unread.MISSING if found is None else Stored(_unpacked(found.value, place), found.version)
 
     def _read_revision(self, place: Scope, revision: int) -> Document | None:
-        found = self._items.read(*self._address(place, revision))
         try:
+            found = self._found(place, revision)
             return None if found is None else _unpacked(found.value, place)
         except MemoryCorruptError as error:
             logger.warning("an earlier revision is left out of a merge: %s", error)
             return None
+
+    def _found(self, place: Scope, revision: int | None = None) -> Found | None:
+        try:
+            return self._items.read(*self._address(place, revision))
+        except json.JSONDecodeError as error:  # the store's own text of it is damaged
+            raise _corrupt(place, error) from error
 
     def _commit(self, place: Scope, document: Document, present: Stored) -> Stored | None:
         version = self._items.replace(self._put(place, document), present.version, self._to_keep(place, present))
@@ -112,7 +118,11 @@ def _unpacked(value: Value, place: Scope) -> Document:
     try:
         return as_stored(json.loads(value["text"]) if "text" in value else value["document"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise MemoryCorruptError(f"memory of {place} cannot be read from the store: {error!r}") from error
+        raise _corrupt(place, error) from error
+
+
+def _corrupt(place: Scope, error: Exception) -> MemoryCorruptError:
+    return MemoryCorruptError(f"memory of {place} cannot be read from the store: {error!r}")
 
 
 def _checked(namespace: Any) -> tuple[str, ...]:

@@ -1,16 +1,17 @@
-"""A disk that takes no more: what is stored stays, and is told from what is not."""
+"""Disks that take no more, or have changed what they hold: what is stored stays, and is told from what is not."""
 
 from __future__ import annotations
 
 import resource
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deerflow_replica.errors import StoreUnavailableError
+from deerflow_replica.errors import MemoryCorruptError, StoreUnavailableError
 from deerflow_replica.memory import FileMemoryStorage, MemoryStorage, StoreMemoryStorage
 from deerflow_replica.store import SqliteStore
 
@@ -49,3 +50,21 @@ def test_a_full_disk(storage: MemoryStorage, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
     assert storage.save({**there, "facts": []})
     assert storage.reload()["revision"] == 2
+
+
+def test_a_damaged_database_is_no_empty_memory(tmp_path: Path) -> None:
+    with SqliteStore(tmp_path / "store.db") as store:
+        store.setup()
+        storage = StoreMemoryStorage(store)
+        assert storage.save(TEA)
+        mine = storage.load()
+        assert storage.save({**mine, "facts": []})
+        with closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+            connection.execute("""UPDATE store_items SET document = replace(document, '"facts"', '"fact')""")
+            connection.commit()
+        for read in (storage.load, storage.reload):
+            with pytest.raises(MemoryCorruptError, match="everyone"):
+                read()
+        fresh = StoreMemoryStorage(store)  # one that has seen what was there may put it back
+        for document in (mine, TEA):
+            assert fresh.save(document) is False
