@@ -21,7 +21,7 @@ async def client_of(app: Any, user: str | None = None) -> AsyncIterator[LangGrap
         yield LangGraphClient(http)
 
 
-async def status_of(client: LangGraphClient, thread_id: str, run_id: str, status: str, *, timeout: float = 10) -> None:
+async def status_of(client: LangGraphClient, thread_id: str, run_id: str, status: str, *, timeout: float = 60) -> None:
     """Wait until the run has this status."""
 
     async def has_it() -> bool:

@@ -19,7 +19,7 @@ from gateway.balancing import Address
 from waiting import eventually, eventually_sync
 
 TESTS = Path(__file__).parent.parent
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 GRAPHS = ("agent=gateway.graphs:counting_graph", "asking=gateway.graphs:asking_graph")
 MORE_GRAPHS = ("stepping=gateway.slow_graphs:stepping_graph", "chat=gateway.slow_graphs:chat_graph")
 
@@ -85,7 +85,7 @@ class ServedReplica:
 
 def _answers_ok(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).is_success
+        return httpx.get(url, timeout=30).is_success
     except httpx.TransportError:
         return False
 

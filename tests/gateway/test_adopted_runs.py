@@ -16,12 +16,12 @@ from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-QUICK = {"gateway": {"lease_seconds": 2.0}}
+QUICK = {"gateway": {"lease_seconds": 6.0}}
 
 
 @pytest.fixture
 def quick(shared: dict[str, Any]) -> dict[str, Any]:
-    """Replicas that look around every half second."""
+    """Replicas that look around every second or so, and outlive a pause of some seconds."""
     return {**shared, **QUICK}
 
 

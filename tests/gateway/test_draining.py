@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 
 async def test_a_run_in_line_is_taken_over_with_its_readers(shared: dict[str, Any], sdk: Clients) -> None:
-    config = {**shared, "gateway": {"lease_seconds": 3}}
+    config = {**shared, "gateway": {"lease_seconds": 10}}
     async with local_replica(config) as leaving, local_replica(config) as staying:
         proxy = BalancingProxy([address_of(leaving.url), address_of(staying.url)])
         async with proxy.running():
@@ -24,7 +24,7 @@ async def test_a_run_in_line_is_taken_over_with_its_readers(shared: dict[str, An
             thread_id = (await at_leaving.threads.create())["thread_id"]
             first, second = [
                 await at_leaving.runs.create(thread_id, "agent", input={"count": count, "pause": 0.02}, stream_mode=[])
-                for count in (60, 3)
+                for count in (200, 3)
             ]
             client = sdk(proxy.url, "alice")
             joins = [
@@ -33,13 +33,13 @@ async def test_a_run_in_line_is_taken_over_with_its_readers(shared: dict[str, An
             ]
             place = f"{leaving.url}/threads/{thread_id}/runs/{second['run_id']}"
             async with (
-                httpx.AsyncClient(headers={"x-user": "alice"}) as plain,
+                httpx.AsyncClient(headers={"x-user": "alice"}, timeout=60) as plain,
                 plain.stream("GET", f"{place}/stream") as waiting,
             ):
                 await leaving.app.state.gateway.drain()
                 with pytest.raises(httpx.RemoteProtocolError):
                     await waiting.aread()
-            assert await asyncio.gather(*joins) == [{"count": 60, "pause": 0.02, "total": 60}, ["metadata", "values"]]
+            assert await asyncio.gather(*joins) == [{"count": 200, "pause": 0.02, "total": 200}, ["metadata", "values"]]
             runs = await client.runs.list(thread_id)
     assert [run["status"] for run in runs] == ["success", "success"]
 

@@ -18,7 +18,7 @@ from gateway.server_process import Deployment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
-PROOF_SECONDS = 60
+PROOF_SECONDS = 180
 
 
 def proofs_of(suite: str) -> list[str]:

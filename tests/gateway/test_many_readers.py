@@ -80,7 +80,7 @@ async def test_hundreds_of_readers_get_every_event_once(shared: dict[str, Any]) 
 async def _begun(url: str) -> str:
     """Where the stream of a new run is."""
     body = {"assistant_id": "agent", "input": {"count": EVENTS, "pause": 0.03}, "stream_mode": "custom"}
-    async with httpx.AsyncClient(base_url=url, headers={"x-user": "alice"}, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=url, headers={"x-user": "alice"}, timeout=120) as client:
         thread_id = (await client.post("/threads", json={})).json()["thread_id"]
         created = await client.post(f"/threads/{thread_id}/runs", json=body)
         return f"{created.headers['content-location']}/stream"

@@ -100,7 +100,7 @@ async def test_a_run_is_seen_joined_and_cancelled_at_the_other_replica(shared: d
         assert (await other.runs.get(thread_id, slow["run_id"]))["status"] in ("pending", "running")
         began = time.monotonic()
         await other.runs.cancel(thread_id, slow["run_id"], wait=True)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert (await owner.runs.get(thread_id, slow["run_id"]))["status"] == "interrupted"
         assert [thread["thread_id"] for thread in await other.threads.search()] == [thread_id]
         stranger = sdk(urls[1], "mallory")
@@ -139,12 +139,15 @@ async def test_a_stream_outlasts_a_stream_server_that_is_away_for_a_while(
 
 
 async def _first_bytes(url: str) -> bytes:
-    async with httpx.AsyncClient(headers={"x-user": "alice"}) as client, client.stream("GET", url) as answer:
+    async with (
+        httpx.AsyncClient(headers={"x-user": "alice"}, timeout=60) as client,
+        client.stream("GET", url) as answer,
+    ):
         return await anext(answer.aiter_bytes())
 
 
 async def test_a_thread_is_created_by_one_of_many(shared: dict[str, Any]) -> None:
-    async with two_replicas(shared) as urls, httpx.AsyncClient() as client:
+    async with two_replicas(shared) as urls, httpx.AsyncClient(timeout=60) as client:
         thread_id = str(uuid4())
         answers = await asyncio.gather(
             *(
@@ -170,7 +173,7 @@ async def test_a_replica_that_drains_sends_its_readers_on(shared: dict[str, Any]
             if len(numbers) == 20:
                 await replicas[1].app.state.gateway.drain()
         assert numbers == list(range(100))
-        async with httpx.AsyncClient(base_url=urls[1], headers={"x-user": "alice"}) as client:
+        async with httpx.AsyncClient(base_url=urls[1], headers={"x-user": "alice"}, timeout=60) as client:
             assert (await client.get("/ready")).status_code == 503
             for path in ("runs", "runs/stream", "runs/wait"):
                 answer = await client.post(f"/threads/{thread_id}/{path}", json={"assistant_id": "agent"})

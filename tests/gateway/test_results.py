@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ import pytest
 from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
 from deerflow_replica.replica import open_replica
+from deerflow_replica.testing._contract import for_one_of
 from gateway.serving import IN_MEMORY, in_process
 from gateway.wire import frames_of, joined
 
@@ -38,6 +39,15 @@ async def _begun(client: httpx.AsyncClient, thread: str, given: dict[str, Any], 
     return str((await client.post(f"{thread}/runs", json=body)).headers["content-location"])
 
 
+async def _while_it_lasts(ask: Callable[[dict[str, Any]], Awaitable[httpx.Response]]) -> httpx.Response:
+    """The answer about a run, which takes longer until it is waited for: a busy machine may be late to ask."""
+    for count in (10, 100, 500):
+        answer = await ask({"count": count, "pause": 0.02})
+        if answer.content.startswith(b"\n\n\n"):
+            break
+    return answer
+
+
 def _checked(answer: httpx.Response, place: str | None = None) -> Any:
     """The value after the heartbeats."""
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
@@ -50,20 +60,32 @@ def _checked(answer: httpx.Response, place: str | None = None) -> Any:
 
 
 async def test_wait_beats_until_the_run_is_over(client: httpx.AsyncClient) -> None:
-    body = {"assistant_id": "agent", "input": SLOW}
-    answer = await client.post(f"{await _thread(client)}/runs/wait", json=body)
-    assert _checked(answer)["total"] == 10
+    async def ask(given: dict[str, Any]) -> httpx.Response:
+        body = {"assistant_id": "agent", "input": given}
+        return await client.post(f"{await _thread(client)}/runs/wait", json=body)
+
+    value = _checked(await _while_it_lasts(ask))
+    assert value["total"] == value["count"]
 
 
 async def test_join_beats_until_the_run_is_over(client: httpx.AsyncClient) -> None:
-    place = await _begun(client, await _thread(client), SLOW)
-    assert _checked(await client.get(f"{place}/join"), place)["total"] == 10
+    async def ask(given: dict[str, Any]) -> httpx.Response:
+        places.append(await _begun(client, await _thread(client), given))
+        return await client.get(f"{places[-1]}/join")
+
+    places: list[str] = []
+    value = _checked(await _while_it_lasts(ask), places[-1])
+    assert value["total"] == value["count"]
 
 
 async def test_a_failed_run_is_an_error_in_a_good_answer(client: httpx.AsyncClient) -> None:
-    place = await _begun(client, await _thread(client), {**SLOW, "fail": "boom"})
+    async def ask(given: dict[str, Any]) -> httpx.Response:
+        places.append(await _begun(client, await _thread(client), {**given, "fail": "boom"}))
+        return await client.get(f"{places[-1]}/join")
+
+    places: list[str] = []
     error = {"__error__": {"error": "RuntimeError", "message": "boom"}}
-    assert _checked(await client.get(f"{place}/join"), place) == error
+    assert _checked(await _while_it_lasts(ask), places[-1]) == error
 
 
 async def test_a_cancelled_run_has_the_values_it_came_to(client: httpx.AsyncClient) -> None:
@@ -71,7 +93,7 @@ async def test_a_cancelled_run_has_the_values_it_came_to(client: httpx.AsyncClie
     place = await _begun(client, thread, ENDLESS)
     stream = asyncio.ensure_future(joined(client, f"{place}/stream", "-1"))
     joining = asyncio.ensure_future(client.get(f"{place}/join"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.wait([stream], timeout=0.2)
         answer = await client.post(f"{place}/cancel?wait=1")
         assert orjson.loads(answer.content) == orjson.loads((await joining).content)
@@ -97,12 +119,15 @@ async def test_a_join_has_its_own_runs_values_whatever_came_after(client: httpx.
 
 
 async def test_streams_beat_too_created_or_joined(client: httpx.AsyncClient) -> None:
-    thread = await _thread(client)
-    body = {"assistant_id": "agent", "input": {"count": 3, "pause": 0.1}, "stream_mode": "custom"}
-    created = await client.post(f"{thread}/runs/stream", json=body)
-    place = await _begun(client, thread, {"count": 3, "pause": 0.1})
-    now = await client.get(f"{place}/stream")
-    for answer in (created, now):
-        assert answer.text.count(": heartbeat\n\n") >= 5
-    assert [frame["event"] for frame in frames_of(created.text)] == ["metadata", *["custom"] * 3]
-    assert {frame["event"] for frame in frames_of(now.text)} == {"custom"}  # those that were still to come
+    async def both_beat(pause: float) -> bool:
+        thread = await _thread(client)
+        body = {"assistant_id": "agent", "input": {"count": 3, "pause": pause}, "stream_mode": "custom"}
+        created = await client.post(f"{thread}/runs/stream", json=body)
+        place = await _begun(client, thread, {"count": 3, "pause": pause})
+        now = await client.get(f"{place}/stream")
+        assert [frame["event"] for frame in frames_of(created.text)] == ["metadata", *["custom"] * 3]
+        if {frame["event"] for frame in frames_of(now.text)} != {"custom"}:  # those that were still to come
+            return False
+        return all(answer.text.count(": heartbeat\n\n") >= 5 for answer in (created, now))
+
+    assert await for_one_of((0.1, 1.0, 5.0), both_beat)

@@ -44,7 +44,7 @@ async def test_a_client_that_accepts_nothing_is_cut_and_the_run_goes_on() -> Non
     config = AppConfig.from_mapping({**IN_MEMORY, "gateway": {"send_timeout_seconds": 1.0}})
     async with open_replica(config) as replica:
         app = create_app(replica, {"agent": steps(_talkative)})
-        async with served(app) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with served(app) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
             thread_id = (await client.post("/threads", json={})).json()["thread_id"]
             body = {"assistant_id": "agent", "input": {}, "stream_mode": "custom"}
             created = await client.post(f"/threads/{thread_id}/runs", json=body)

@@ -42,14 +42,14 @@ async def serving(replica: Replica, graphs: dict[str, Any], sdk: Clients) -> Asy
 
 async def _get(url: str, cursor: str | None = None) -> tuple[httpx.Response, list[dict[str, str]]]:
     headers = {} if cursor is None else {"last-event-id": cursor}
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.get(url, headers=headers)
     return answer, frames_of(answer.text)
 
 
 async def _finished(serving: Serving, count: int = 5, **body: Any) -> tuple[str, list[dict[str, str]]]:
     thread_id = await serving.thread()
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.post(
             f"{serving.url}/threads/{thread_id}/runs/stream",
             json={"assistant_id": "agent", "input": {"count": count}, "stream_mode": ["custom"], **body},
@@ -87,7 +87,7 @@ async def test_the_official_client_streams_a_run(serving: Serving) -> None:
 
 async def test_the_wire(serving: Serving) -> None:
     thread_id = await serving.thread()
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.post(
             f"{serving.url}/threads/{thread_id}/runs/stream",
             json={"assistant_id": "agent", "input": {"count": 1}, "stream_mode": "custom"},
@@ -152,12 +152,18 @@ async def test_what_was_trimmed_is_a_gap_and_never_a_silent_part(graphs: dict[st
 
 async def test_a_run_that_waits_in_line_can_be_joined(serving: Serving) -> None:
     thread_id = await serving.thread()
-    first = await serving.client.runs.create(thread_id, "agent", input={"count": 20, "pause": 0.02})
+    first = await serving.client.runs.create(thread_id, "agent", input={"count": 10_000, "pause": 0.02})
     second = await serving.client.runs.create(thread_id, "agent", input={"count": 2}, stream_mode=["custom"])
     assert (await serving.client.runs.get(thread_id, second["run_id"]))["status"] == "pending"
-    joined = [part async for part in serving.client.runs.join_stream(thread_id, second["run_id"])]
-    assert [part.event for part in joined] == ["metadata", "custom", "custom"]
-    assert (await serving.client.runs.get(thread_id, first["run_id"]))["status"] == "success"
+
+    async def events() -> list[str]:
+        return [part.event async for part in serving.client.runs.join_stream(thread_id, second["run_id"])]
+
+    joined = asyncio.create_task(events())
+    await eventually(lambda: serving.replica.bridge.stats().subscribers)
+    await serving.client.runs.cancel(thread_id, first["run_id"])
+    assert await joined == ["metadata", "custom", "custom"]
+    assert (await serving.client.runs.get(thread_id, first["run_id"]))["status"] == "interrupted"
 
 
 async def test_a_client_that_leaves_does_not_end_the_run_unless_it_said_so(serving: Serving) -> None:
@@ -167,7 +173,7 @@ async def test_a_client_that_leaves_does_not_end_the_run_unless_it_said_so(servi
         async for part in serving.client.runs.stream(
             thread_id,
             "agent",
-            input={"count": 40, "pause": 0.02},
+            input={"count": 40 if on_disconnect == "continue" else 10_000, "pause": 0.02},
             stream_mode="custom",
             on_disconnect=on_disconnect,
             on_run_created=created.append,

@@ -32,7 +32,7 @@ async def replicas(
         {
             "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
             "stream_bridge": {**IN_MEMORY["stream_bridge"], "type": "redis", "redis_url": redis_url},
-            "gateway": {"lease_seconds": 3},
+            "gateway": {"lease_seconds": 10},
         }
     ).evolve({"stream_bridge": {"key_prefix": key_prefix}})
     async with open_replica(config) as first, open_replica(config) as second:
@@ -123,7 +123,7 @@ async def _sees_all_of_it(user: User, replica: Replica) -> None:
     async def is_quiet() -> bool:
         return not await replica.runs.unfinished(user_id=user.name)
 
-    await eventually(is_quiet, timeout=20)
+    await eventually(is_quiet)
     found = (await user.client.post("/threads/search", json={"limit": 1000})).json()
     assert {thread["thread_id"] for thread in found} == user.threads
     for status in ("idle", "busy", "interrupted", "error"):

@@ -24,7 +24,7 @@ def shared_settings(dsn: str, schema: str, redis_url: str, key_prefix: str, fold
             "type": "redis", "redis_url": redis_url, "key_prefix": key_prefix, "queue_maxsize": 100_000
         },
         "memory": {"backend_config": {"storage_path": str(folder)}},
-        "gateway": {"lease_seconds": 2.0},
+        "gateway": {"lease_seconds": 4.0},
         "replica": {"shutdown_grace_seconds": 0},
     }  # fmt: skip
 

@@ -91,12 +91,12 @@ async def test_parts_share_their_connections(
         assert connections() <= 2 * POOL  # LangGraph's parts on this loop, ours on one of their own
         await asyncio.gather(*(replica.bridge.stream_exists("r") for _ in range(30)))
         assert len(await redis.client_list()) - clients <= POOL
-    await eventually(lambda: connections() == 0, timeout=5, what="closing of every connection")
+    await eventually(lambda: connections() == 0, what="closing of every connection")
 
     async def none_of_ours() -> bool:
-        return len(await redis.client_list()) == clients
+        return len(await redis.client_list()) <= clients  # those of before may have gone meanwhile
 
-    await eventually(none_of_ours, timeout=5, what="closing of every connection to Redis")
+    await eventually(none_of_ours, what="closing of every connection to Redis")
 
 
 @pytest.mark.parametrize("backend", ["memory", "sqlite"])
@@ -123,4 +123,4 @@ async def test_a_part_that_cannot_be_closed_keeps_no_other_open(backend: str, tm
     def left() -> list[threading.Thread]:  # the loop's own executor threads are the loop's
         return [one for one in set(threading.enumerate()) - threads if not one.name.startswith("asyncio_")]
 
-    await eventually(lambda: not left(), timeout=2, what="the last step of each thread")
+    await eventually(lambda: not left(), what="the last step of each thread")

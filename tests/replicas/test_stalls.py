@@ -21,6 +21,7 @@ from runs.graphs import State, steps
 from runs.managing import became
 from waiting import eventually
 
+CONNECT_SECONDS = 4.5  # less than a bridge gives a server that does not answer, for which nobody waits here
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 
@@ -61,13 +62,14 @@ def postgres_target(dsn: str) -> str:
 
 
 async def test_cancel_while_the_executors_stream_server_stalls(settings: Settings, replica: Replica) -> None:
+    settings["gateway"]["lease_seconds"] = 9.0
     async with cutting_proxy(settings["stream_bridge"]["redis_url"]) as proxy:
         far = {**settings, "stream_bridge": {**settings["stream_bridge"], "redis_url": proxy.url}}
         watched = Watched()
         async with executing(far, watched) as (_, run):
             proxy.flows.clear()
             assert await replica.runs.cancel(run.run_id)
-            async with asyncio.timeout(settings["gateway"]["lease_seconds"]):  # no hint: the next renewal
+            async with asyncio.timeout(60):  # no hint: the next renewal
                 await watched.stopped.wait()
             record = await replica.runs.get(run.run_id)
             assert record is not None
@@ -78,6 +80,7 @@ async def test_cancel_while_the_executors_stream_server_stalls(settings: Setting
 
 
 async def test_cancel_by_a_replica_whose_stream_server_stalls(settings: Settings, replica: Replica) -> None:
+    settings["gateway"]["lease_seconds"] = 6.0
     async with cutting_proxy(settings["stream_bridge"]["redis_url"]) as proxy:
         far = {**settings, "stream_bridge": {**settings["stream_bridge"], "redis_url": proxy.url}}
         watched = Watched()
@@ -85,7 +88,7 @@ async def test_cancel_by_a_replica_whose_stream_server_stalls(settings: Settings
             proxy.flows.clear()
             asked = time.monotonic()
             assert await canceller.runs.cancel(run.run_id)
-            assert time.monotonic() - asked < 1
+            assert time.monotonic() - asked < CONNECT_SECONDS
             await became(replica.runs, run.run_id, "interrupted")
             proxy.flows.set()
 
@@ -93,7 +96,7 @@ async def test_cancel_by_a_replica_whose_stream_server_stalls(settings: Settings
 async def test_cancel_while_the_executors_database_stalls(
     settings: Settings, replica: Replica, postgres_dsn: str
 ) -> None:
-    settings["gateway"]["lease_seconds"] = 6.0
+    settings["gateway"]["lease_seconds"] = 60.0
     async with cutting_proxy(postgres_target(postgres_dsn)) as proxy:
         url = through(proxy, postgres_dsn)
         far = {**settings, "database": {**settings["database"], "postgres_url": url}}
@@ -103,7 +106,7 @@ async def test_cancel_while_the_executors_database_stalls(
             asked = time.monotonic()
             assert await replica.runs.cancel(run.run_id)
             await watched.stopped.wait()
-            assert time.monotonic() - asked < 1  # the hint
+            assert time.monotonic() - asked < 15  # the hint, and not the next renewal
             proxy.flows.set()
             await became(replica.runs, run.run_id, "interrupted")
             assert await run.wait() == "interrupted"

@@ -50,7 +50,7 @@ async def test_runs_that_wait_for_a_killed_replicas_run_are_executed(settings: S
     async with worker(settings, until=1_000_000, waiting=2) as (process, run_id):
         await ticked(replica, run_id, 3)
         os.kill(process.pid, signal.SIGKILL)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             assert (await everything(replica, run_id))[-1].data["error"] == "RunOrphaned"
             waiting = [await everything(replica, f"q{number}") for number in range(2)]
     assert [[event.event for event in events] for events in waiting] == [["metadata", *["custom"] * 3]] * 2
@@ -69,12 +69,12 @@ async def test_stopped_replica_does_not_begin_what_was_adopted(settings: Setting
     async with worker(settings, until=1_000_000, waiting=1) as (process, run_id):
         await ticked(replica, run_id, 3)
         os.kill(process.pid, signal.SIGSTOP)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             events = await everything(replica, "q0")
         before = await history(replica), await replica.runs.list("t"), await replica.runs.get_thread("t")
         os.kill(process.pid, signal.SIGCONT)
         assert process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await process.stdout.readline()).strip() == b"error"
         assert (await history(replica), await replica.runs.list("t"), await replica.runs.get_thread("t")) == before
         assert await everything(replica, "q0") == events
@@ -90,7 +90,7 @@ async def test_run_that_executes_elsewhere_is_rolled_back(settings: Settings, re
         await ticked(replica, run_id, 8)
         assert len(await history(replica)) > len(before)
         assert await replica.runs.cancel(run_id, action="rollback")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             events = await everything(replica, run_id)
         assert "error" not in [event.event for event in events]
         assert await replica.bridge.end_reason(run_id) == "cancelled"
@@ -108,12 +108,12 @@ async def test_rollback_that_a_stopped_replica_cannot_do_is_done_for_it(settings
         await ticked(replica, run_id, 8)
         os.kill(process.pid, signal.SIGSTOP)
         assert await replica.runs.cancel(run_id, action="rollback")
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             await everything(replica, run_id)
         assert await replica.runs.get(run_id) is None
         os.kill(process.pid, signal.SIGCONT)
         assert process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await process.stdout.readline()
         assert await history(replica) == before
         thread = await replica.runs.get_thread("t")
@@ -125,7 +125,7 @@ async def test_busy_thread_of_another_replica_is_deleted(settings: Settings, rep
     settings["gateway"]["lease_seconds"] = 60.0
     async with worker(settings, until=1_000_000, waiting=1) as (_, run_id):
         await ticked(replica, run_id, 3)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             assert await replica._manager.delete_thread("t")
         assert await replica.bridge.end_reason(run_id) == "cancelled"
         assert await replica.bridge.end_reason("q0") == "cancelled"

@@ -13,6 +13,7 @@ from deerflow_replica.runs.manager import RunManager
 from deerflow_replica.runs.registry.inmemory import InMemoryRunRegistry
 from deerflow_replica.runs.registry.records import NewRun
 from deerflow_replica.stream import InMemoryStreamBridge
+from deerflow_replica.testing._contract import for_one_of
 from runs.graphs import ask, one, steps, two, wait_for_ever
 from runs.managing import history, managing, request
 from waiting import eventually
@@ -41,7 +42,7 @@ def saver() -> InMemorySaver:
 async def manager(
     bridge: InMemoryStreamBridge, registry: InMemoryRunRegistry, saver: InMemorySaver
 ) -> AsyncIterator[RunManager]:
-    async with managing(bridge, registry, checkpointer=saver, lease_seconds=1.0, retention_seconds=0.2) as manager:
+    async with managing(bridge, registry, checkpointer=saver, lease_seconds=60.0) as manager:
         yield manager
 
 
@@ -113,26 +114,35 @@ async def test_busy_thread_goes_with_everything(
 
 
 @pytest.mark.faults
-async def test_run_that_does_not_end_is_told(manager: RunManager, registry: InMemoryRunRegistry) -> None:
+async def test_run_that_does_not_end_is_told(bridge: InMemoryStreamBridge, registry: InMemoryRunRegistry) -> None:
     """Its owner holds the lease, and never answers."""
     await registry.admit(NewRun(run_id="r", thread_id="t", owner="deaf"), lease_seconds=60)
-    with pytest.raises(StoreUnavailableError, match="'r' does not end"):
-        await manager.delete_run("r")
+    async with managing(bridge, registry, lease_seconds=1.0) as manager:
+        with pytest.raises(StoreUnavailableError, match="'r' does not end"):
+            await manager.delete_run("r")
     assert await registry.get_thread("t") is not None
 
 
 async def test_thread_for_one_run_goes_some_time_after_it(
-    manager: RunManager, registry: InMemoryRunRegistry, saver: InMemorySaver
+    bridge: InMemoryStreamBridge, registry: InMemoryRunRegistry, saver: InMemorySaver
 ) -> None:
     graph: Any = steps(one, checkpointer=saver)
-    passing = await manager.start(request(graph, "r", hidden=True, on_completion="delete"))
-    kept = await manager.start(request(graph, "r2", "t2", hidden=True))
-    assert (await passing.wait(), await kept.wait()) == ("success", "success")
-    assert await registry.get("r") is not None
-    await eventually(lambda: _is_gone(registry, "t"))
-    assert await registry.get("r") is None
-    assert await history(saver) == []
-    assert await registry.get("r2") is not None
+
+    async def is_there_until_then(seconds: float) -> bool:
+        options: dict[str, Any] = {"checkpointer": saver, "lease_seconds": 5 * seconds, "retention_seconds": seconds}
+        gone, left = f"gone-{seconds}", f"left-{seconds}"
+        async with managing(bridge, registry, **options) as manager:
+            passing = await manager.start(request(graph, gone, gone, hidden=True, on_completion="delete"))
+            kept = await manager.start(request(graph, left, left, hidden=True))
+            ends = await passing.wait(), await kept.wait()
+            was_there = await registry.get(gone) is not None
+            await eventually(lambda: _is_gone(registry, gone))
+            assert await registry.get(gone) is None
+            assert await history(saver, gone) == []
+            assert await registry.get(left) is not None
+        return ends == ("success", "success") and was_there
+
+    assert await for_one_of((0.2, 3.0), is_there_until_then)
 
 
 async def _is_gone(registry: InMemoryRunRegistry, thread_id: str) -> bool:
