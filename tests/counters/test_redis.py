@@ -101,6 +101,33 @@ async def test_a_row_that_changes_while_it_is_folded_is_folded_as_it_is_then(red
         assert (await counters.totals())["m"].call_count == 2
 
 
+class Busy(RedisModelCounters):
+    """A sibling counts whenever a batch was folded."""
+
+    sibling: RedisModelCounters | None = None
+    batches = 0
+
+    async def _fold_batch(self, dead_after_seconds: float) -> int | None:
+        folded = await super()._fold_batch(dead_after_seconds)
+        self.batches += 1
+        if self.sibling is not None and self.batches < 5:
+            self.sibling.record("m", "success")
+            await self.sibling.flush()
+        return folded
+
+
+async def test_folding_ends_though_others_go_on_counting(redis_url: str, key_prefix: str) -> None:
+    async with (
+        Busy(redis_url, key_prefix=key_prefix) as counters,
+        RedisModelCounters(redis_url, key_prefix=key_prefix, flush_interval_seconds=3600) as sibling,
+    ):
+        sibling.record("m", "success")
+        await sibling.flush()
+        counters.sibling = sibling
+        assert await counters.compact(dead_after_seconds=0) == 1
+        assert (await counters.totals())["m"].call_count == 2
+
+
 async def test_two_who_fold_at_once_fold_once(redis_url: str, key_prefix: str) -> None:
     async with Interrupted(redis_url, key_prefix=key_prefix) as counters:
         async with RedisModelCounters(redis_url, key_prefix=key_prefix) as dead:

@@ -116,8 +116,9 @@ class RedisModelCounters(ModelCounters):
         return bool(await self._asked(VOTE.command(keys, [vote.key, sentiment, storable(vote.model_name)])))
 
     async def _fold(self, dead_after_seconds: float) -> int:
-        folded = 0
-        while (batch := await self._fold_batch(dead_after_seconds)) is None or batch:
+        folded, batch = 0, None
+        while batch is None or batch == _ROWS_AT_ONCE:  # fewer were all: those who live write new ones without end
+            batch = await self._fold_batch(dead_after_seconds)
             folded += batch or 0
         forgetting = FORGET.command(self._keys.folding, [int(FOLDED_KEPT_SECONDS), _ROWS_AT_ONCE])
         while await self._asked(forgetting) == _ROWS_AT_ONCE:
