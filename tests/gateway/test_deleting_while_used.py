@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-from psycopg import AsyncConnection, sql
 
 from deerflow_replica import AppConfig
 from deerflow_replica.gateway import create_app
 from deerflow_replica.replica import Replica, open_replica
 from gateway.serving import IN_MEMORY, by_header, in_process
+from locked_tables import somebody_waits, written_by_nobody
 from waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -34,25 +33,6 @@ async def replica(postgres_dsn: str, postgres_schema: str) -> AsyncIterator[Repl
 async def client(replica: Replica, graphs: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
     async with in_process(create_app(replica, graphs, authenticate=by_header), "ann") as client:
         yield client
-
-
-@asynccontextmanager
-async def written_by_nobody(dsn: str, schema: str, table: str) -> AsyncIterator[AsyncConnection]:
-    """Within, the table can be read, and whoever writes to it waits."""
-    async with await AsyncConnection.connect(dsn) as connection:
-        await connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(sql.Identifier(schema, table)))
-        yield connection
-
-
-async def somebody_waits(connection: AsyncConnection) -> None:
-    async def waits() -> bool:
-        found = await connection.execute(
-            "SELECT 1 FROM pg_locks WHERE NOT granted"
-            " AND relation IN (SELECT relation FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'ExclusiveLock')"
-        )
-        return await found.fetchone() is not None
-
-    await eventually(waits)
 
 
 @pytest.mark.parametrize(

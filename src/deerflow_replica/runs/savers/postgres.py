@@ -43,8 +43,9 @@ class PostgresTables:
                 await cursor.execute(self._sql["delete_later_writes"], _later_than(thread_id, found))
 
     async def copy_thread(self, source_id: str, target_id: str) -> None:
-        """Checkpoints first: whatever they name was stored before them, should the thread be written to meanwhile."""
+        """All of one moment, whoever writes to the thread or deletes it meanwhile."""
         async with self._transaction() as cursor:
+            await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             for statement in ("copy_checkpoints", "copy_blobs", "copy_writes"):
                 await cursor.execute(self._sql[statement], {"source": source_id, "target": target_id})
 
