@@ -84,6 +84,9 @@ def test_without_a_file_the_environment_and_the_extensions_count(
     done = run("config", "show")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("DEERFLOW_REPLICA__GATEWAY__LEAS_SECONDS ")
+    monkeypatch.delenv("DEERFLOW_REPLICA__GATEWAY__LEAS_SECONDS")
+    monkeypatch.setenv("DEERFLOW_REPLICA__DATABASE__BACKEND", "postgres")
+    assert run("config", "show").err == "database.postgres_url: backend postgres needs postgres_url\n"
 
 
 def test_validate_without_a_file_says_how_to_name_one(run: Command) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from ..config import AppConfig
 from ..config.loading import has_file
-from ..errors import ConfigError
+from ..errors import ConfigError, ConfigProblem
 
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", metavar="PATH", help="config.yaml; else the file that DeerFlow would find.")
@@ -36,11 +36,19 @@ def read_config(path: Path | None, extensions: Path | None = None, *, code: int 
 
 def _without_file(extensions: Path | None, *, quiet: bool) -> AppConfig:
     """As of an empty file: a variable that is set for a container that has no file must not be ignored in silence."""
-    config = AppConfig.from_file(os.devnull, extensions_path=extensions)
+    try:
+        config = AppConfig.from_file(os.devnull, extensions_path=extensions)
+    except ConfigError as error:
+        raise ConfigError(*map(_nowhere, error.problems)) from None
     also = "" if config == AppConfig() else " and what the environment or the extensions file sets"
     if not quiet:
         typer.echo(f"no configuration file: these are the defaults{also}", err=True)
     return config
+
+
+def _nowhere(problem: ConfigProblem) -> ConfigProblem:
+    """What is missing is missing in no file."""
+    return ConfigProblem(problem.key, problem.message) if problem.source == os.devnull else problem
 
 
 def say(text: str) -> None:
