@@ -14,8 +14,10 @@ from pages import blocks
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.usefixtures("vectors")
 async def test_the_page(postgres_dsn: str, postgres_schema: str) -> None:
     names: dict[str, Any] = {"user_id": "ann@example.org", "namespace": ("a",), "key": "k", "value": {"n": 1}}
+    names["embed"] = lambda texts: [[1.0] * 1536 for _ in texts]
     names["change"] = lambda value: {"n": (value or {"n": 0})["n"] + 1}
     first, second, *others = blocks("store.md", {'"postgresql://..."': f"{postgres_dsn!r}, schema={postgres_schema!r}"})
     await run(first, names)
@@ -26,6 +28,8 @@ async def test_the_page(postgres_dsn: str, postgres_schema: str) -> None:
             await run(second, names)
     for block in others:
         await run(block, names)
+    assert [item.value["content"] for item in names["found"]] == ["likes tea"]
+    assert names["found"][0].score is not None
     assert names["MyStore"]("somewhere").ttl_config == {}
     assert "TestMyStore" in names
 
