@@ -170,8 +170,12 @@ async def _new_row(
 
 
 async def _forget_unclaimed(replica: Replica, thread_id: str, user_id: str) -> bool:
-    """Delete what a request made of a thread while another one deleted it: whoever is the later one sees it."""
-    by_map, head = await asyncio.gather(_by_map(replica, thread_id, user_id), replica.runs.get_thread_head(thread_id))
+    """Delete what a request made of a thread while another one deleted it: whoever is the later one sees it.
+
+    The row is looked for first: one that is made after that belongs to whoever claims the thread anew.
+    """
+    head = await replica.runs.get_thread_head(thread_id)
+    by_map = await _by_map(replica, thread_id, user_id)
     if by_map or head is None:
         return not by_map
     await replica._manager.delete_thread(thread_id)
