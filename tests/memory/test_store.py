@@ -239,14 +239,14 @@ def test_without_versions_saves_wait_for_each_other() -> None:
             listed = list(ops)
             if any(isinstance(op, PutOp) for op in listed):
                 told.set()
-                assert held.wait(10)
+                assert held.wait(60)
             return super().batch(listed)
 
     store = Slow()
     one, two = StoreMemoryStorage(store), StoreMemoryStorage(store)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(one.apply_changes, {"upserts": [{"id": "1", "content": "a"}]})
-        assert told.wait(10)
+        assert told.wait(60)
         second = pool.submit(two.apply_changes, {"upserts": [{"id": "2", "content": "b"}]})
         with pytest.raises(TimeoutError):
             second.result(0.05)
@@ -305,7 +305,7 @@ def test_a_server_that_dies_is_never_an_empty_memory(
 
 
 def test_our_own_store_comes_back_with_its_server(mortal: EmbeddedPostgres) -> None:
-    with PostgresStore(mortal.dsn, timeout_seconds=1) as store:
+    with PostgresStore(mortal.dsn, timeout_seconds=2) as store:
         store.setup()
         storage = StoreMemoryStorage(store)
         assert storage.save(facts("1"), user_id="ann")
