@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from deerflow_replica.config import AppConfig
-from deerflow_replica.counters import ModelCounters, ModelHealth, Permit, SqliteModelCounters, open_model_counters
+from deerflow_replica.counters import (
+    InMemoryModelCounters,
+    ModelCounters,
+    ModelHealth,
+    Permit,
+    SqliteModelCounters,
+    open_model_counters,
+)
 from deerflow_replica.counters._circuit import Circuit, StoredCircuit
 from deerflow_replica.errors import StoreUnavailableError
 from deerflow_replica.replica import open_replica
@@ -177,6 +184,18 @@ async def test_an_opening_that_could_not_be_told_is_told_later_once(tmp_path: Pa
         assert counters.swaps == 2
         await there.refresh()
         assert [there.state(name).opened_count for name in there.known_models()] == [1, 1]
+
+
+async def test_that_a_model_refuses_again_is_no_news() -> None:
+    async with InMemoryModelCounters() as counters:
+        health = health_of(counters)
+        ends = []
+        for retry_after in (20, 50):
+            counters.record("m", "failure", error_type="rate_limit", retry_after_seconds=retry_after)
+            ends.append(health.state("m").open_until or 0)
+            assert health._news.is_set() == (retry_after == 20)
+            health._news.clear()
+        assert ends[1] - ends[0] > 25
 
 
 async def test_many_refusals_at_once_are_one_thing_to_tell(tmp_path: Path) -> None:

@@ -100,7 +100,10 @@ class SharedCircuits:
     # Changes
 
     def open(self, name: str, reason: str, seconds: float | None = None, *, if_open: bool = True) -> bool:
-        """In this process now; whether there is something to tell. `if_open`: also where it is open already."""
+        """In this process now; whether the fleet should know at once. `if_open`: also where it is open already.
+
+        That it is open longer can wait for the next `share`: a model that refuses everybody would keep the store busy.
+        """
         with self._lock:
             now, before = self.now(), self.of(name)
             was_open = state_of(before, now) == "open"
@@ -113,7 +116,7 @@ class SharedCircuits:
             if was_open and waiting:
                 waiting.pop()  # the later one lasts longer, and many may come before the store is told of one
             waiting.append(opening)
-            return True
+            return not was_open
 
     def answered(self, name: str, seconds: float) -> bool:
         """A call of that length was answered just now; whether there is something to tell."""
