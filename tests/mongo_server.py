@@ -15,6 +15,7 @@ from typing import Self
 
 from building import CACHE as CACHES
 from building import CannotBuildError, alone, run_tool, version_of
+from ports import free_port
 
 __all__ = ["CannotBuildError", "FerretDB", "program"]
 
@@ -22,7 +23,7 @@ SOURCES = Path(__file__).with_name("ferretdb")
 CACHE = CACHES / "ferretdb"
 _DOWNLOAD_SECONDS = 90.0
 _BUILD_SECONDS = 400.0
-_END_SECONDS = 10.0
+_END_SECONDS = 60.0
 
 
 class FerretDB:
@@ -35,7 +36,7 @@ class FerretDB:
         self._program = program()
         self._directory = tempfile.mkdtemp(prefix="ferretdb-")
         self._process: subprocess.Popen[str] | None = None
-        self.url = "mongodb://127.0.0.1:0/"
+        self.url = f"mongodb://127.0.0.1:{free_port()}/"
 
     def start(self) -> None:
         address = self.url.removeprefix("mongodb://").rstrip("/")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import shutil
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,15 +13,7 @@ from urllib.parse import urlsplit
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
 from deerflow_replica._drivers.private_server import Guard
-
-
-def free_port() -> int:
-    """Below those that the system gives to whoever asks for any: nobody takes it until it is used."""
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+from ports import free_port
 
 
 class Node(EmbeddedValkey):

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import redis_servers
+from ports import free_port as one_free_port
 
 
 @pytest.fixture
 def free_port() -> int:
-    return redis_servers.free_port()
+    return one_free_port()
 
 
 @pytest.fixture

@@ -170,6 +170,11 @@ def test_listens_on_loopback_only(postgres: EmbeddedPostgres, valkey: EmbeddedVa
                 socket.create_connection((other, port), timeout=60)
 
 
+def test_a_port_is_none_that_the_system_gives_away(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(1024 < (urlsplit(address).port or 0) < max(lowest, 32_000) for address in (postgres.dsn, valkey.url))
+
+
 def test_the_password_is_not_shown(postgres: EmbeddedPostgres) -> None:
     assert str(urlsplit(postgres.dsn).password) not in repr(postgres)
     assert str(urlsplit(postgres.dsn).password) not in Path(f"/proc/{postgres.pid}/cmdline").read_text()

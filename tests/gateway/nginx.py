@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.balancing import Address
-from redis_servers import free_port
+from ports import free_port
 from waiting import eventually_sync
 
 CONFIG = Path(__file__).parents[2] / "examples" / "deploy" / "nginx.conf"

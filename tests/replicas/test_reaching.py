@@ -16,6 +16,7 @@ import pytest
 from deerflow_replica.config import AppConfig
 from deerflow_replica.errors import StoreUnavailableError, StreamUnavailableError
 from deerflow_replica.replica import open_replica
+from ports import free_port
 from runs.graphs import one, steps
 from waiting import eventually
 
@@ -27,10 +28,7 @@ PASSWORD = "hunter2-secret"  # noqa: S105  # nobody's
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    return free_port()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.005
 _PORT_TRIES = 5
+_PORTS = range(15_000, 32_000)
 _SOCKET_PATH_LIMIT = 100  # bytes; sockaddr_un holds 104 to 108
 
 Settings = Mapping[str, str | int]
@@ -255,9 +256,12 @@ def _base_directory(account: Account) -> Path:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system gives to whoever asks for any: nobody takes it while the server restarts."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _tail(log: Path) -> str:
