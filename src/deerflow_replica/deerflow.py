@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 URL = "DEERFLOW_REPLICA_MEMORY_URL"
 
 _STORES = {
-    "postgresql": ("postgres", "PostgresStore"),
-    "postgres": ("postgres", "PostgresStore"),
-    "mongodb": ("mongodb", "MongoStore"),
-    "mongodb+srv": ("mongodb", "MongoStore"),
-    "sqlite": ("sqlite", "SqliteStore"),
+    "postgresql://": ("postgres", "PostgresStore"),
+    "postgres://": ("postgres", "PostgresStore"),
+    "mongodb://": ("mongodb", "MongoStore"),
+    "mongodb+srv://": ("mongodb", "MongoStore"),
+    "sqlite:///": ("sqlite", "SqliteStore"),
 }
 
 
@@ -189,9 +189,9 @@ def _url() -> str:
 
 
 def _constructor(url: str) -> Callable[[str], SharedStore]:
-    scheme, separator, _ = url.partition(":")
-    if not separator or scheme not in _STORES:
+    beginning = next((beginning for beginning in _STORES if url.startswith(beginning)), None)
+    if beginning is None:
         raise ConfigError(f"{URL} must begin with postgresql://, mongodb:// or sqlite:///")
-    module, name = _STORES[scheme]
+    module, name = _STORES[beginning]
     store_class = getattr(import_module(f".store.{module}", __package__), name)
     return cast("Callable[[str], SharedStore]", store_class.from_conn_string)

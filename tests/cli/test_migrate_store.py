@@ -93,10 +93,13 @@ def test_what_is_wrong_is_told(run: Command, source: str, tmp_path: Path) -> Non
     for arguments in (
         ("--from", "nothing"),
         ("--from", source, "--to", "ftp://me:secret@host"),
+        ("--from", source, "--to", "sqlite:other.db"),
+        ("--from", source, "--to", "sqlite://other.db"),
     ):
         done = run("migrate", "store", *arguments)
         assert (done.code, done.out) == (1, "")
         assert done.err
         assert "secret" not in done.err
+    assert not list(tmp_path.glob("sqlite*"))
     (tmp_path / "config.yaml").write_text("database: {backend: memory}\n")
     assert "memory" in run("migrate", "store", "--from", source).err

@@ -174,7 +174,9 @@ def test_without_deerflow_it_is_ours(alone: Any, url: str) -> None:
         storage.load(user_id="ann")
 
 
-@pytest.mark.parametrize("value", ["", "redis://h", "memory.db", "postgresql"])
+@pytest.mark.parametrize(
+    "value", ["", "redis://h", "memory.db", "postgresql", "sqlite:memory.db", "sqlite://memory.db"]
+)
 def test_without_a_url_the_reason_is_in_the_log(
     release: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, value: str
 ) -> None:

@@ -97,11 +97,10 @@ def _told_apart(target: str, named_by: str) -> Iterator[None]:
 def _store_at(url: str) -> SharedStore:
     from .. import store
 
-    scheme = url.partition(":")[0]
-    if scheme in ("postgresql", "postgres"):
+    if url.startswith(("postgresql://", "postgres://")):
         return store.PostgresStore(url)
-    if scheme in ("mongodb", "mongodb+srv"):
+    if url.startswith(("mongodb://", "mongodb+srv://")):
         return store.MongoStore(url)
-    if scheme == "sqlite":
+    if url.startswith("sqlite:///"):
         return store.SqliteStore.from_conn_string(url)
     raise ConfigError(f"--to: {masked(url)} is no postgresql://, sqlite:/// or mongodb:// URL")
