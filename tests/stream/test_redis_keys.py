@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from deerflow_replica.errors import ConfigError
 from deerflow_replica.stream import RedisStreamBridge
 from deerflow_replica.stream.keys import StreamKeys
-from deerflow_replica.testing._stream_common import publish_all, read
+from deerflow_replica.testing._stream_common import publish_all, read, until
 
 pytestmark = pytest.mark.anyio
 
@@ -38,11 +38,23 @@ async def test_every_key_has_a_time_to_live_that_rolls(redis_url: str, key_prefi
             assert all(left > 0 for left in found.values()), found
             assert 80_000 <= found[f"{key_prefix}:r"] <= 100_000
             assert found[f"{key_prefix}:cleaned"] <= 50_000
-            for name in (f"{key_prefix}:r", f"{key_prefix}.meta:{{{key_prefix}:r}}"):
-                client.pexpire(name, 70_000)
-            client.hset(f"{key_prefix}.meta:{{{key_prefix}:r}}", "expires_at", 0)
+            names = (f"{key_prefix}:r", f"{key_prefix}.meta:{{{key_prefix}:r}}")
+            seconds, micros = client.time()
+            due = seconds * 1000 + micros // 1000 + 79_000  # a fifth is over
+            for name in names:
+                client.pexpireat(name, due)
+            client.hset(names[1], "expires_at", due)
             await publish_all(bridge, "r", 1)
-            assert client.pttl(f"{key_prefix}:r") >= 80_000
+            assert all(client.pttl(name) >= 80_000 for name in names)
+
+
+async def test_who_has_nothing_to_publish_any_more_holds_no_lease(redis_url: str, key_prefix: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        async with RedisStreamBridge(redis_url=redis_url, key_prefix=key_prefix, lease_seconds=0.5) as bridge:
+            await publish_all(bridge, "r", 1, end=True)
+            await until(lambda: not list(client.scan_iter(f"{key_prefix}.owner:*")))
+            await publish_all(bridge, "next", 1)
+            await until(lambda: list(client.scan_iter(f"{key_prefix}.owner:*")))
 
 
 async def test_streams_have_the_fields_that_deerflow_reads(redis_url: str, key_prefix: str) -> None:

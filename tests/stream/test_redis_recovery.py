@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
+from deerflow_replica.errors import StreamEndedError
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamGap
 from deerflow_replica.testing._stream_common import ids, numbers, placed, publish_all, read, reading, until
 from proxy import cutting_proxy
@@ -62,6 +64,20 @@ async def test_a_reader_of_what_the_server_forgot_gets_a_gap(
         assert await next_item() == StreamGap(known[9], None, None)
 
 
+async def test_the_check_finds_those_of_many_that_changed(make: Make, client: redis.Redis, key_prefix: str) -> None:
+    async with make() as bridge, AsyncExitStack() as stack:
+        runs = [await stack.enter_async_context(reading(bridge, f"r{number}")) for number in range(7)]
+        for number, next_item in enumerate(runs):
+            await publish_all(bridge, f"r{number}", 1, start=number)
+            assert (await next_item()).data == number
+        client.delete(f"{key_prefix}:r2", f"{key_prefix}:r5")
+        assert all([isinstance(await runs[number](), StreamGap) for number in (2, 5)])
+        for number in (0, 1, 3, 4, 6):
+            await bridge.publish_end(f"r{number}")
+            assert await runs[number]() is END_SENTINEL
+        assert bridge.stats().gaps == 2
+
+
 async def test_a_writer_whose_events_the_server_forgot_begins_anew(
     make: Make, client: redis.Redis, keys: tuple[str, str]
 ) -> None:
@@ -75,8 +91,41 @@ async def test_a_writer_whose_events_the_server_forgot_begins_anew(
             restore()
             await publish_all(writer, "r", 7, start=10, end=True)
             assert await next_item() == StreamGap(known[9], None, None)
+        assert client.xlen(keys[0]) == 8  # and nothing of before
         assert isinstance((await read(reader, "r", known[9]))[0], StreamGap)
         assert numbers(await read(reader, "r", "0")) == list(range(10, 17))
+
+
+async def test_an_end_stays_of_which_the_writer_of_lost_events_knows_nothing(
+    make: Make, client: redis.Redis, keys: tuple[str, str]
+) -> None:
+    async with make() as writer, make() as other:
+        await publish_all(writer, "r", 2)
+        restore = _saved(client, keys)
+        await publish_all(writer, "r", 2, start=2)
+        restore()
+        await other.publish_end("r", reason="first")
+        with pytest.raises(StreamEndedError):
+            await publish_all(writer, "r", 1, start=4)
+        assert numbers(await read(other, "r")) == [0, 1]
+        assert await other.end_reason("r") == "first"
+
+
+@pytest.mark.parametrize("before", ["end", "cleanup"])
+async def test_a_stream_made_anew_takes_nothing_over(
+    make: Make, client: redis.Redis, keys: tuple[str, str], before: str
+) -> None:
+    """Its first entries were evicted, and what is kept beside them was not."""
+    async with make(stream_ttl_seconds=100) as writer, make(stream_ttl_seconds=100) as other:
+        await publish_all(writer, "r", 1, end=before == "end")
+        if before == "cleanup":
+            await writer.cleanup("r", delay=50)
+        client.delete(keys[0])
+        for number in range(2):
+            await publish_all(other, "r", 1, start=number)
+        assert await other.end_reason("r") is None
+        assert numbers(await read(other, "r", items=2)) == [0, 1]
+        assert int(client.pttl(keys[0])) > 60_000
 
 
 async def test_a_stream_made_anew_by_another_writer_is_left_to_it(make: Make) -> None:

@@ -227,6 +227,16 @@ async def test_nothing_of_ours_follows_a_stock_end(make: Make, stock: StockBridg
         assert numbers(await read(bridge, "r")) == [0]
 
 
+async def test_nothing_of_ours_follows_a_stock_end_of_our_stream(make: Make, stock: StockBridge) -> None:
+    async with make(ack="server") as bridge:
+        await bridge.publish("r", "n", 0)
+        stock.publish_end("r")
+        with pytest.raises(StreamEndedError):
+            await bridge.publish("r", "n", 1)
+        assert stock._client.xlen(f"{stock._prefix}:r") == 2
+        assert await bridge.end_reason("r") == "done"
+
+
 async def test_a_stream_trimmed_to_ours_goes_on(make: Make, stock: StockBridge) -> None:
     stock.publish("r", -1)
     async with make(queue_maxsize=4, live_window=4) as bridge, reading(bridge, "r") as next_item:
