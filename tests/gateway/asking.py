@@ -143,7 +143,7 @@ class World:
             place = "" if stateless else f"/threads/{await self._thread(client)}"
             slow = {
                 **RUN,
-                "input": {"count": 4000, "pause": 0.005},
+                "input": {"count": 40_000, "pause": 0.005},
                 "metadata": {"tag": TAG},
                 "stream_mode": "custom",
             }
