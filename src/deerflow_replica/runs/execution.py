@@ -12,17 +12,16 @@ from functools import partial
 from typing import Any, Literal
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.types import StateSnapshot
 
 from .ending import Ending
 from .events import shown
 from .fencing import fenced_graph, fenced_saver
 from .leases import HeldLease, LeaseLostError
 from .registry import rules
-from .registry.documents import to_json
 from .registry.records import Admission, CancelAction, RunOutcome, RunStatus
 from .request import Run, RunRequest
 from .stream_run import GraphRun, RunResult, error_data, first_event, traceback_text
+from .values_left import head_of, row_values, values_left
 from .workplace import Workplace
 
 _LOG = logging.getLogger(__name__)
@@ -181,7 +180,7 @@ class Execution:
         async with asked.open_graph() as opened:
             graph = fenced_graph(opened, self.held.check)
             self._ending.saver = _saver_of(graph)
-            self._ending.values_left = partial(_values_left, graph, asked.config, self.run.run_id)
+            self._ending.values_left = partial(values_left, graph, asked.config, self.run.run_id)
             graph_run = GraphRun(
                 graph,
                 asked.input,
@@ -209,36 +208,12 @@ def _saver_of(graph: Any) -> BaseCheckpointSaver[Any] | None:
 async def _success(graph: Any, config: Mapping[str, Any], result: RunResult) -> RunOutcome:
     stopped = result.status == "interrupted"
     interrupts = await _interrupts_by_task(graph, config) if stopped else {}
-    return rules.succeeded(_row_values(result.values, result.run_id), interrupts, stopped=stopped)
+    return rules.succeeded(row_values(result.values, result.run_id), interrupts, stopped=stopped)
 
 
 async def _interrupts_by_task(graph: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    state = await _head(graph, config)
+    state = await head_of(graph, config)
     return {task.id: shown(task.interrupts) for task in state.tasks if task.interrupts} if state is not None else {}
-
-
-async def _values_left(graph: Any, config: Mapping[str, Any], run_id: str) -> Any:
-    state = await _head(graph, config)
-    return None if state is None else _row_values(state.values, run_id)
-
-
-async def _head(graph: Any, config: Mapping[str, Any]) -> StateSnapshot | None:
-    """The newest state of the run's thread; None: there is none, or nothing stores it."""
-    if not getattr(graph, "checkpointer", None):
-        return None
-    where = {key: value for key, value in config.get("configurable", {}).items() if key != "checkpoint_id"}
-    state: StateSnapshot = await graph.aget_state({"configurable": where})
-    return state if state.created_at else None
-
-
-def _row_values(values: Any, run_id: str) -> Any:
-    """What the thread's row keeps. State without a JSON form is not an error of the run: nobody asked to see it."""
-    try:
-        to_json(values)
-    except TypeError as error:
-        _LOG.warning("run %s: the thread's row keeps no values: %s", run_id, error)
-        return None
-    return values
 
 
 def _is_cancelled() -> bool:

@@ -7,16 +7,19 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import ReplicaError
 from .counts import RunCounts
 from .registry import rules
 from .registry.records import Admission, RunRecord, ThreadHead, Unclosed
 from .request import RunRequest, opened
+from .values_left import values_left
 from .workplace import Workplace
 
 _LOG = logging.getLogger(__name__)
+_STATE_SECONDS = 5.0  # other runs wait to be ended meanwhile
 _AFTER_THIS_REPLICA = 1e9  # seconds: one that leaves does not judge whether others come in time
 
 Adopt = Callable[[RunRecord, ThreadHead], Awaitable[RunRequest | None]]
@@ -68,9 +71,34 @@ class Sweeper:
     async def _close(self, unclosed: Unclosed) -> None:
         _LOG.warning("run %s ended here for its replica (%s)", unclosed.run_id, unclosed.status)
         self.counts.orphans += unclosed.orphaned
+        if unclosed.error == rules.ORPHANED:
+            await self._settle(unclosed)
         await self.place.moved(unclosed.thread_id, unclosed.next)
         reason = rules.end_reason(unclosed.status, orphaned=unclosed.orphaned)
         await self.place.close_stream(unclosed.run_id, unclosed.error, reason)
+
+    async def _settle(self, orphan: Unclosed) -> None:
+        """Its thread's row shows the state that the lost replica left, unless somebody has changed the row since."""
+        row = await self.place.registry.get_thread(orphan.thread_id)
+        if row is None or row.status != "error" or row.error != rules.ORPHANED:
+            return
+        values = await self._values_left(orphan.run_id)
+        if values is not None:
+            outcome = replace(rules.failed(rules.ORPHANED), values=values)
+            await self.place.registry.settle_thread(orphan.thread_id, outcome, if_state_of=row.state_updated_at)
+
+    async def _values_left(self, run_id: str) -> Any:
+        """None for a run whose graph is not known here."""
+        record = await self.place.registry.get(run_id)
+        request = None if record is None else await self._rebuilt(record)
+        if request is None:
+            return None
+        try:
+            async with asyncio.timeout(_STATE_SECONDS), request.open_graph() as graph:
+                return await values_left(graph, request.config, run_id)
+        except Exception:  # a graph may raise anything of its state; the run must end all the same
+            _LOG.exception("run %s: the values that it left could not be read", run_id)
+            return None
 
     async def _adopt_all(self) -> None:
         if self.adopts:

@@ -111,6 +111,14 @@ class ThreadRowContract(RunRegistryFixtures):
         await registry.roll_back(rolled_back.lease)
         assert (await thread_of(registry)).status == "idle"
 
+    async def test_idle_thread_takes_nothing_of_a_state_that_is_past(self, registry: RunRegistry) -> None:
+        running = await admit(registry, "r1")
+        await registry.finish(running.lease, rules.succeeded({"x": 1}, {}))
+        seen = (await thread_of(registry)).state_updated_at
+        assert await registry.settle_thread("t", rules.succeeded({"x": 2}, {}), if_state_of=seen)
+        assert not await registry.settle_thread("t", rules.succeeded({"x": 3}, {}), if_state_of=seen)
+        assert (await thread_of(registry)).values == {"x": 2}
+
     async def test_thread_expires_some_time_after_its_last_run(self, registry: RunRegistry) -> None:
         first = await admit(registry, "r1", keep_seconds=0)
         await registry.create_thread("for ever")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -205,8 +206,10 @@ class RunRegistry(ABC):
         """Delete a thread with its runs. False: unknown, or one of them is not closed."""
 
     @abstractmethod
-    async def settle_thread(self, thread_id: str, outcome: RunOutcome) -> bool:
-        """Leave in a thread what a run with this outcome would. False: unknown, or busy."""
+    async def settle_thread(self, thread_id: str, outcome: RunOutcome, *, if_state_of: datetime | None = None) -> bool:
+        """Leave in a thread what a run with this outcome would. False: unknown, or busy, or its `state_updated_at` is
+        not `if_state_of` any more.
+        """
 
     @abstractmethod
     async def expired_threads(self, *, limit: int = 100) -> Sequence[str]:

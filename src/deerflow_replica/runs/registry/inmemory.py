@@ -200,9 +200,11 @@ class InMemoryRunRegistry(InMemoryThreads):
         del self._threads[thread_id], self._terms[thread_id]
         return True
 
-    async def settle_thread(self, thread_id: str, outcome: RunOutcome) -> bool:
+    async def settle_thread(self, thread_id: str, outcome: RunOutcome, *, if_state_of: datetime | None = None) -> bool:
         self._check_open()
         if thread_id not in self._threads or self._unfinished(thread_id):
+            return False
+        if if_state_of not in (None, self._threads[thread_id].state_updated_at):
             return False
         self._leave(thread_id, outcome, 0)
         return True

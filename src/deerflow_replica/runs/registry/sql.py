@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -129,8 +130,8 @@ class SqlRunRegistry(RunRegistry):
     async def delete_thread(self, thread_id: str) -> bool:
         return await self._transaction(lambda: steps.delete_thread(thread_id))
 
-    async def settle_thread(self, thread_id: str, outcome: RunOutcome) -> bool:
-        return await self._transaction(lambda: steps.settle(thread_id, outcome), retry=False)
+    async def settle_thread(self, thread_id: str, outcome: RunOutcome, *, if_state_of: datetime | None = None) -> bool:
+        return await self._transaction(lambda: steps.settle(thread_id, outcome, if_state_of), retry=False)
 
     async def expired_threads(self, *, limit: int = 100) -> Sequence[str]:
         return [row["thread_id"] for row in await self._rows("find_expired", limit=limit)]

@@ -6,6 +6,7 @@ All that changes the line of a thread locks the thread's row first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from ...errors import RunConflictError
@@ -150,9 +151,13 @@ def adopt(run_id: str, owner: str, lease_seconds: float) -> Steps[Admission | No
 # Threads
 
 
-def settle(thread_id: str, outcome: RunOutcome) -> Steps[bool]:
+def settle(thread_id: str, outcome: RunOutcome, if_state_of: datetime | None) -> Steps[bool]:
     if not (yield "lock_thread", {"thread_id": thread_id}):
         return False
+    if if_state_of is not None:
+        rows = yield "get_thread", {"thread_id": thread_id}
+        if thread(rows[0]).state_updated_at != if_state_of:
+            return False
     unfinished, _ = yield from _line(thread_id)
     if unfinished:
         return False
