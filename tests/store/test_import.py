@@ -22,6 +22,7 @@ from deerflow_replica.store import (
     aimport_langgraph_store,
     import_langgraph_store,
 )
+from deerflow_replica.store.langgraph_postgres import langgraph_items
 
 pytestmark = pytest.mark.anyio
 
@@ -180,6 +181,17 @@ async def test_a_source_that_is_none(postgres_dsn: str, postgres_schema: str, st
                 await aimport_langgraph_store(source, store)
         with pytest.raises(StoreUnavailableError):
             await aimport_langgraph_store("postgresql://127.0.0.1:1/x", store)
+
+
+async def test_large_items_come_a_few_at_a_time(source: str) -> None:
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute("ALTER TABLE store ALTER value SET STORAGE EXTERNAL")  # as they are, not compressed
+        connection.execute(
+            "INSERT INTO store (prefix, key, value) "
+            "SELECT 'large', n, jsonb_build_object('v', repeat('x', 2000000 * n)) FROM generate_series(1, 6) AS n"
+        )
+    pages = [[item.key for item in page] async for page in langgraph_items(source, 500)]
+    assert pages == [["k", "1", "2"], ["3"], ["4"], ["5"], ["6"], ["one", "three", "two"]]
 
 
 async def test_two_imports_at_once(source: str, postgres_dsn: str, postgres_schema: str) -> None:

@@ -51,7 +51,8 @@ class LangGraphItem(NamedTuple):
 
 
 async def langgraph_items(dsn: str, batch_size: int) -> AsyncIterator[list[LangGraphItem]]:
-    """All items in the order of their keys, in lists of at most `batch_size`, each of one short transaction.
+    """All items in the order of their keys, in lists of at most `batch_size`, fewer where they are large, each of one
+    short transaction.
 
     Raises `ConfigError` where there is no such table, or no right to read it, and `SourceUnavailableError` when the
     server is away; both say where that is.
