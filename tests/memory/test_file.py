@@ -303,6 +303,37 @@ def test_after_a_slow_look_others_do_the_looking_for_a_while(storage: FileMemory
     assert [storage.peek(user_id="ann") for _ in range(3)] == [None, None, {}]
 
 
+def test_one_slow_look_alone_says_nothing_of_the_disk(storage: FileMemoryStorage) -> None:
+    storage._last_look_seconds = 0.0
+    detours = []
+    for seconds in (1.0, 0.001, 1.0, 0.0, 1.0):
+        storage._looked(seconds)
+        detours.append(storage._detours)
+    assert detours == [0, 20, 20, 0, 0]
+
+
+def test_peeks_of_one_version_are_one_object(storage: FileMemoryStorage) -> None:
+    assert storage.save({"facts": [{"id": "1"}]}, user_id="ann")
+    first = look(storage, user_id="ann")
+    assert look(storage, user_id="ann") is first
+    assert storage.load(user_id="ann") == first
+    assert storage.load(user_id="ann") is not first
+    assert storage.save({"facts": []}, user_id="ann")
+    assert look(storage, user_id="ann")["facts"] == []
+    assert first["facts"] == [{"id": "1"}]
+
+
+def test_peeks_of_many_documents_are_not_mixed_up(storage: FileMemoryStorage) -> None:
+    users = [str(number) for number in range(260)]
+    for user in users:
+        storage._copies.put(Scope(None, user), user, {"facts": [{"id": user}]})
+    for user in users * 2:
+        copy = storage._copies.get(Scope(None, user))
+        assert copy is not None
+        assert storage._copies.shared(Scope(None, user), copy) == {"facts": [{"id": user}]}
+    assert len(storage._copies._shared) == 256
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -217,6 +217,33 @@ async def test_nothing_that_may_wait_is_called_on_the_loops_thread(storage: File
     assert "tea" not in str(model.shown[1])
 
 
+@pytest.mark.parametrize("sync", [True, False])
+async def test_what_is_shown_follows_the_document(storage: FileMemoryStorage, sync: bool) -> None:
+    model = Listener()
+    built = agent(model, storage)
+    for fact in ("likes tea", "likes milk"):
+        assert storage.save({"facts": [{"content": fact}]}, "coder", user_id="ann")
+        for _ in range(3):  # loaded, peeked, and peeked again
+            storage._detours = 0
+            await run(built, sync, context())
+    shown = ["<memory>\n- likes tea\n</memory>"] * 3 + ["<memory>\n- likes milk\n</memory>"] * 3
+    assert [messages[0].content for messages in model.shown] == shown
+
+
+async def test_what_is_shown_follows_the_user_and_the_budget(storage: FileMemoryStorage) -> None:
+    model = Listener()
+    built = agent(model, storage)
+    assert storage.save({"facts": [{"content": "likes milk"}]}, "coder", user_id="bob")
+    small = {"backend_config": {"max_injection_tokens": 10}}
+    for given in (context(), context(user_id="bob"), context(small), context()):
+        storage._detours = 0
+        await run(built, False, given)
+    contents = [str(messages[0].content) for messages in model.shown]
+    assert contents[0] == contents[3] == SHOWN
+    assert "milk" in contents[1]
+    assert len(contents[2]) <= 40
+
+
 async def calls_on_this_thread(work: Coroutine[Any, Any, Any]) -> set[str]:
     """The names of the built-in functions that were called."""
     called: set[str] = set()

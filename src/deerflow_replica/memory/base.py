@@ -42,7 +42,8 @@ class MemoryStorage(ABC):
     def peek(self, agent_name: str | None = None, *, user_id: str | None = None) -> Mapping[str, Any] | None:
         """`load` for readers on an event loop's thread: None if it cannot be told at once, so ask `load` elsewhere.
 
-        Only to be read. What was never saved may be an empty mapping.
+        Only to be read, and never changed once it was told: the same object has the same content. What was never saved
+        may be an empty mapping.
         """
         scope_of(agent_name, user_id, self.own_agents)
         return None

@@ -12,6 +12,7 @@ from .base import Scope
 from .checks import Document
 
 _MOST_COPIES = 1024
+_MOST_SHARED = 256
 
 
 class Copy(NamedTuple):
@@ -35,6 +36,7 @@ class LastCopies:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._copies: OrderedDict[Scope, Copy] = OrderedDict()
+        self._shared: dict[Scope, tuple[Copy, Document]] = {}
 
     def get(self, scope: Scope) -> Copy | None:
         with self._lock:
@@ -42,6 +44,14 @@ class LastCopies:
             if copy is not None:
                 self._copies.move_to_end(scope)
             return copy
+
+    def shared(self, scope: Scope, copy: Copy) -> Document:
+        """The copy unpacked, for all who only read: the same object as long as it is the same copy."""
+        kept = self._shared.get(scope)
+        if kept is None or kept[0] is not copy:
+            kept = copy, copy.unpacked()
+            self._share(scope, kept)
+        return kept[1]
 
     def put(self, scope: Scope, version: Hashable, document: Document) -> None:
         """A document too deep to be packed has no copy."""
@@ -59,3 +69,11 @@ class LastCopies:
     def drop(self, scope: Scope) -> None:
         with self._lock:
             self._copies.pop(scope, None)
+            self._shared.pop(scope, None)
+
+    def _share(self, scope: Scope, kept: tuple[Copy, Document]) -> None:
+        with self._lock:
+            self._shared.pop(scope, None)
+            self._shared[scope] = kept
+            if len(self._shared) > _MOST_SHARED:
+                del self._shared[next(iter(self._shared))]

@@ -111,7 +111,7 @@ class DocumentStorage(MemoryStorage):
         self._is_away = False
         if last is not None and found is Unread.MISSING:
             self._copies.drop(place)
-        document = last.unpacked() if last is not None and found is Unread.KNOWN else NOTHING
+        document = self._copies.shared(place, last) if last is not None and found is Unread.KNOWN else NOTHING
         return document if place == scope else self._peeked_view(scope, document)
 
     def _peeked_view(self, scope: Scope, document: Mapping[str, Any]) -> Mapping[str, Any] | None:

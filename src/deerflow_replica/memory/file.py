@@ -59,6 +59,7 @@ class FileMemoryStorage(DocumentStorage):
         self._root = str(self.base_dir)
         self._lock_timeout_seconds = lock_timeout_seconds
         self._detours = 0
+        self._last_look_seconds = 0.0
         self._thread_locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
     def require_writable(self) -> None:
@@ -76,7 +77,8 @@ class FileMemoryStorage(DocumentStorage):
     def _glance(self, place: Scope, known: Hashable | None) -> Unread | None:
         """One look at the directory, while that takes less than to ask another thread.
 
-        A look that took longer, on a slow or a network disk, is made up for by as many reads on other threads.
+        Looks that take longer, on a slow or a network disk, are made up for by as many reads on other threads. One
+        alone is not: the machine may have been busy, or the directory not yet cached.
         """
         if self._detours:
             self._detours -= 1
@@ -87,10 +89,14 @@ class FileMemoryStorage(DocumentStorage):
         except OSError:  # `_read` says what it is
             return None
         finally:
-            self._detours = int((time.perf_counter() - started) / _HOP_SECONDS)
+            self._looked(time.perf_counter() - started)
         if found is None:
             return Unread.MISSING
         return Unread.KNOWN if found == known else None
+
+    def _looked(self, seconds: float) -> None:
+        self._detours = int(min(seconds, self._last_look_seconds) / _HOP_SECONDS)
+        self._last_look_seconds = seconds
 
     def _read_revision(self, place: Scope, revision: int) -> Document | None:
         path = _revision_file(self._path(place), revision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 from uuid import UUID
@@ -70,19 +70,10 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
         await self._acount(request, perf_counter() - started, response)
         return response
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _named(self) -> AbstractContextManager[None]:
         """Tell the callbacks of these counters which calls they need not count, where there are any."""
         runs = self._counters._runs
-        if not runs.are_asked_for:
-            yield
-            return
-        naming = _Naming(runs)
-        try:
-            with carrying(naming):
-                yield
-        finally:
-            runs.forget(naming.named)
+        return _naming(runs) if runs.are_asked_for else nullcontext()
 
     def _count(
         self, request: Request, seconds: float, response: object = None, *, error: BaseException | None = None
@@ -124,6 +115,16 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
             "error_type": found.kind,
             "retry_after_seconds": found.retry_after_seconds,
         }
+
+
+@contextmanager
+def _naming(runs: CountedRuns) -> Iterator[None]:
+    naming = _Naming(runs)
+    try:
+        with carrying(naming):
+            yield
+    finally:
+        runs.forget(naming.named)
 
 
 class _Naming(Hearing):

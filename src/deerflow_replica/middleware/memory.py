@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 from langchain_core.messages import SystemMessage
 
+from ..config import AppConfig
 from ..context import DeerFlowContext, resolve_context
 from ..errors import StoreUnavailableError
 from ..memory.base import HISTORY_SECTIONS, NOTHING, USER_SECTIONS, MemoryStorage
@@ -23,6 +25,7 @@ _OPEN, _CLOSE = "<memory>\n", "</memory>"
 _CHARACTERS_PER_TOKEN = 4
 _DEFAULT_TOKENS = 2000
 _SHORTEST_SUMMARY = 40
+_MOST_TEXTS = 256
 _TITLES = {
     "workContext": "Work",
     "personalContext": "Personal",
@@ -47,6 +50,7 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
         self.tools = []
         self._memory = memory
         self._can_peek = hasattr(memory, "peek")
+        self._texts = _Texts()
 
     def wrap_model_call(
         self,
@@ -55,8 +59,8 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
     ) -> ModelResponse[Any]:
         context = resolve_context(request.runtime)
         if shows_memory(context):
-            document = self._peek(context)
-            request = with_memory(request, context, self._load(context) if document is None else document)
+            text = self._peeked_text(context)
+            request = with_memory(request, self._loaded_text(context) if text is None else text)
         return handler(request)
 
     async def awrap_model_call(
@@ -66,17 +70,51 @@ class MemoryMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext]):
     ) -> ModelResponse[Any]:
         context = resolve_context(request.runtime)
         if shows_memory(context):
-            document = self._peek(context)
-            if document is None:  # what may wait is never done on the loop's thread
-                document = await asyncio.get_running_loop().run_in_executor(None, self._load, context)
-            request = with_memory(request, context, document)
+            text = self._peeked_text(context)
+            if text is None:  # what may wait is never done on the loop's thread
+                text = await asyncio.get_running_loop().run_in_executor(None, self._loaded_text, context)
+            request = with_memory(request, text)
         return await handler(request)
 
-    def _peek(self, context: DeerFlowContext) -> Mapping[str, Any] | None:
-        return _or_nothing(self._memory.peek, context) if self._can_peek else None
+    def _peeked_text(self, context: DeerFlowContext) -> str | None:
+        document = _or_nothing(self._memory.peek, context) if self._can_peek else None
+        return None if document is None else self._texts.of(document, context)
 
-    def _load(self, context: DeerFlowContext) -> Mapping[str, Any]:
-        return _or_nothing(self._memory.load, context)
+    def _loaded_text(self, context: DeerFlowContext) -> str:
+        return _text_for(context.app_config, _or_nothing(self._memory.load, context))
+
+
+class _Made(NamedTuple):
+    """A text, and what it was made of."""
+
+    document: Mapping[str, Any]
+    config: AppConfig
+    text: str
+
+
+class _Texts:
+    """The texts of the documents peeked last, made anew for any other object. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[str | None, str | None], _Made] = {}
+
+    def of(self, document: Mapping[str, Any], context: DeerFlowContext) -> str:
+        if not document:
+            return ""
+        scope = context.agent_name, context.user_id
+        made = self._made.get(scope)
+        if made is None or made.document is not document or made.config is not context.app_config:
+            made = _Made(document, context.app_config, _text_for(context.app_config, document))
+            self._keep(scope, made)
+        return made.text
+
+    def _keep(self, scope: tuple[str | None, str | None], made: _Made) -> None:
+        with self._lock:
+            self._made.pop(scope, None)
+            self._made[scope] = made
+            if len(self._made) > _MOST_TEXTS:
+                del self._made[next(iter(self._made))]
 
 
 def _or_nothing(read: Callable[..., T], context: DeerFlowContext) -> T | Mapping[str, Any]:
@@ -92,15 +130,14 @@ def shows_memory(context: DeerFlowContext) -> bool:
     return memory.enabled and memory.injection_enabled and memory.mode == "middleware"
 
 
-def with_memory(
-    request: ModelRequest[DeerFlowContext], context: DeerFlowContext, document: Mapping[str, Any]
-) -> ModelRequest[DeerFlowContext]:
+def with_memory(request: ModelRequest[DeerFlowContext], text: str) -> ModelRequest[DeerFlowContext]:
     """The request with the memory in its system message; the very same one if there is nothing to remember."""
-    if not document:
-        return request
-    tokens = context.app_config.memory.backend_config.get("max_injection_tokens")
-    text = memory_text(document, max_tokens=tokens if isinstance(tokens, int) else _DEFAULT_TOKENS)
     return request.override(system_message=_extended(request.system_message, text)) if text else request
+
+
+def _text_for(config: AppConfig, document: Mapping[str, Any]) -> str:
+    tokens = config.memory.backend_config.get("max_injection_tokens") if document else None
+    return memory_text(document, max_tokens=tokens if isinstance(tokens, int) else _DEFAULT_TOKENS)
 
 
 def memory_text(document: Mapping[str, Any], *, max_tokens: int) -> str:
