@@ -147,6 +147,8 @@ async def test_an_answer_that_was_not_told_yet_still_counts_here(tmp_path: Path)
     async with OddStore(tmp_path / "counters.db") as counters:
         health = health_of(counters)
         await half_open(health, counters)
+        health._refresher.stop()  # it would tell the answer at once
+        await asyncio.to_thread(health._refresher.join)
         counters.swapping.clear()
         counters.goes_on.clear()
         counters.record("n", "failure", error_type="auth")
