@@ -188,10 +188,10 @@ async def test_large_items_come_a_few_at_a_time(source: str) -> None:
         connection.execute("ALTER TABLE store ALTER value SET STORAGE EXTERNAL")  # as they are, not compressed
         connection.execute(
             "INSERT INTO store (prefix, key, value) "
-            "SELECT 'large', n, jsonb_build_object('v', repeat('x', 2000000 * n)) FROM generate_series(1, 6) AS n"
+            "SELECT 'large', n, jsonb_build_object('v', repeat('x', 2000000 * n)) FROM generate_series(1, 3) AS n"
         )
     pages = [[item.key for item in page] async for page in langgraph_items(source, 500)]
-    assert pages == [["k", "1", "2"], ["3"], ["4"], ["5"], ["6"], ["one", "three", "two"]]
+    assert pages == [["k", "1", "2"], ["3"], ["one", "three", "two"]]
 
 
 async def test_two_imports_at_once(source: str, postgres_dsn: str, postgres_schema: str) -> None:
@@ -212,7 +212,7 @@ async def test_an_import_while_its_source_is_written(source: str, store: SharedS
     """What was there at its start and stays is taken over, once."""
     with psycopg.connect(source, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO store (prefix, key, value) SELECT 'many', n, '{}' FROM generate_series(1, 300) n"
+            "INSERT INTO store (prefix, key, value) SELECT 'many', n, '{}' FROM generate_series(1, 60) n"
         )
         async with store:
             await store.asetup()
@@ -225,9 +225,9 @@ async def test_an_import_while_its_source_is_written(source: str, store: SharedS
                     "UPDATE store SET updated_at = now() WHERE prefix = 'many' AND key = %s", [str(turn)]
                 )
                 await asyncio.sleep(0)
-            assert (await importing).written >= 304
-            assert await store.acount(("many",)) == 300
-            assert (await aimport_langgraph_store(source, store)).read == 304 + turn
+            assert (await importing).written >= 64
+            assert await store.acount(("many",)) == 60
+            assert (await aimport_langgraph_store(source, store)).read == 64 + turn
 
 
 def test_without_a_loop(source: str, store: SharedStore) -> None:
