@@ -219,13 +219,13 @@ async def test_nothing_that_may_wait_is_called_on_the_loops_thread(storage: File
 
 @pytest.mark.parametrize("sync", [True, False])
 async def test_what_is_shown_follows_the_document(storage: FileMemoryStorage, sync: bool) -> None:
-    model = Listener()
+    model, given = Listener(), context()
     built = agent(model, storage)
     for fact in ("likes tea", "likes milk"):
         assert storage.save({"facts": [{"content": fact}]}, "coder", user_id="ann")
-        for _ in range(3):  # loaded, peeked, and peeked again
+        for _ in range(3):
             storage._detours = 0
-            await run(built, sync, context())
+            await run(built, sync, given)
     shown = ["<memory>\n- likes tea\n</memory>"] * 3 + ["<memory>\n- likes milk\n</memory>"] * 3
     assert [messages[0].content for messages in model.shown] == shown
 
