@@ -211,6 +211,7 @@ async def test_two_imports_at_once(source: str, postgres_dsn: str, postgres_sche
 async def test_an_import_while_its_source_is_written(source: str, store: SharedStore) -> None:
     """What was there at its start and stays is taken over, once."""
     with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
         connection.execute(
             "INSERT INTO store (prefix, key, value) SELECT 'many', n, '{}' FROM generate_series(1, 60) n"
         )
