@@ -221,7 +221,7 @@ async def test_an_import_while_its_source_is_written(source: str, store: SharedS
             turn = 0
             while not importing.done():
                 turn += 1
-                connection.execute("INSERT INTO store (prefix, key, value) VALUES ('new', %s, '{}')", [str(turn)])
+                connection.execute("INSERT INTO store (prefix, key, value) VALUES ('again', %s, '{}')", [str(turn)])
                 connection.execute(
                     "UPDATE store SET updated_at = now() WHERE prefix = 'many' AND key = %s", [str(turn)]
                 )
