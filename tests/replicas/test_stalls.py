@@ -66,8 +66,9 @@ async def test_cancel_while_the_executors_stream_server_stalls(settings: Setting
     async with cutting_proxy(settings["stream_bridge"]["redis_url"]) as proxy:
         far = {**settings, "stream_bridge": {**settings["stream_bridge"], "redis_url": proxy.url}}
         watched = Watched()
-        async with executing(far, watched) as (_, run):
+        async with executing(far, watched) as (executor, run):
             proxy.flows.clear()
+            await executor.bridge.publish(run.run_id, "custom", "not stored for now")
             assert await replica.runs.cancel(run.run_id)
             async with asyncio.timeout(60):  # no hint: the next renewal
                 await watched.stopped.wait()
