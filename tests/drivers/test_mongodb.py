@@ -136,7 +136,7 @@ async def test_a_server_that_does_not_answer_is_an_error_in_time(mongo_url: str)
             finally:
                 await database.close()
 
-        assert await for_one_of((0.5, 5.0), is_told_in_time)
+        assert await for_one_of((0.5, 5.0, 20.0), is_told_in_time)
 
 
 async def test_a_cancelled_call_harms_no_other(mongo_url: str) -> None:
