@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient, MongoClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from deerflow_replica.errors import ConfigError, StoreUnavailableError
 from deerflow_replica.testing._contract import for_one_of
 from deerflow_replica.threads import ANY_USER, MongoThreadMap
+from deerflow_replica.threads.values import SortBy, SortOrder
 from mongo_server import CannotBuildError, FerretDB
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +33,48 @@ async def test_indexes_serve_both_orders_and_both_sweeps(mongo_url: str, mongo_d
         "by_expires": ["tenant", "live", "expires_at"],
         "by_deleted": ["tenant", "live", "deleted_at"],
     }
+
+
+class Finds(CommandListener):
+    """What is looked for."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name == "find":
+            self.sent.append(dict(event.command))
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+@pytest.mark.parametrize("sort_by", ["updated_at", "created_at"])
+@pytest.mark.parametrize(("sort_order", "bound", "direction"), [("desc", "$lte", -1), ("asc", "$gte", 1)])
+async def test_a_page_is_a_range_of_one_index(
+    mongo_url: str, mongo_database: str, sort_by: SortBy, sort_order: SortOrder, bound: str, direction: int
+) -> None:
+    """No server here explains its plans: so the fields that are equal, then the order, are an index from its first to
+    its last, all in one direction, and the page's place bounds it.
+    """
+    finds = Finds()
+    async with (
+        AsyncMongoClient[dict[str, Any]](mongo_url, event_listeners=[finds]) as client,
+        MongoThreadMap(client=client, database=mongo_database) as threads,
+    ):
+        await threads.claim_many(["a", "b"], "ann")
+        first = await threads.list("ann", limit=1, sort_by=sort_by, sort_order=sort_order)
+        await threads.list("ann", cursor=first.next_cursor, sort_by=sort_by, sort_order=sort_order)
+        indexes = await client[mongo_database]["user_thread_mappings"].index_information()
+    [_, page] = [sent for sent in finds.sent if "sort" in sent]
+    equal = {name: value for name, value in page["filter"].items() if not name.startswith("$")}
+    assert equal == {"tenant": "default", "user_id": "ann", "live": True}
+    assert indexes[f"by_{sort_by.removesuffix('_at')}"]["key"] == [(name, 1) for name in (*equal, *page["sort"])]
+    assert dict(page["sort"]) == {sort_by: direction, "thread_id": direction}
+    place, _ = page["filter"]["$and"]
+    last = getattr(first.items[0], sort_by)
+    assert place[sort_by] == {bound: (last - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)}
 
 
 async def test_a_tombstone_keeps_id_and_owner_only(mongo_url: str, mongo_database: str) -> None:
