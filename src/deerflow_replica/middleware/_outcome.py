@@ -7,11 +7,24 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
 
 from ..counters.outcome import Classification, classify
 from ..counters.values import ReleaseOutcome
 
 LONGEST_NAME = 256
+
+
+def checked_models(models: Any) -> dict[str, BaseChatModel]:
+    """A copy; `ValueError` for anything but chat models under names that can be counted."""
+    if not isinstance(models, Mapping | None):
+        raise ValueError(f"models should be chat models by name, not {type(models).__name__}")  # noqa: TRY004  # one error for all of it
+    for name, model in (models or {}).items():
+        if not isinstance(name, str) or not 1 <= len(name.strip()) <= LONGEST_NAME:
+            raise ValueError(f"models: a name should be a text of 1 to {LONGEST_NAME} characters, not {name!r}")
+        if not isinstance(model, Runnable):
+            raise ValueError(f"models: {name!r} should be a chat model, not {type(model).__name__}")  # noqa: TRY004  # as above
+    return dict(models or {})
 
 
 def names_by_identity(models: Mapping[str, object] | None) -> dict[int, str]:

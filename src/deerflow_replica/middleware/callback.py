@@ -14,7 +14,7 @@ from langchain_core.outputs import LLMResult
 from ..counters.base import ModelCounters
 from ..counters.outcome import classify
 from ._carrying import Hearing
-from ._outcome import LONGEST_NAME, model_name_of, usage_of, usage_of_error
+from ._outcome import LONGEST_NAME, checked_models, model_name_of, usage_of, usage_of_error
 
 _LOG = logging.getLogger(__name__)
 _MOST_OPEN = 10_000
@@ -44,7 +44,7 @@ class ModelCounterCallback(Hearing):
     ) -> None:
         self._counters = counters
         self._model_name = model_name
-        self._given = {model_name_of(model, {}): name for name, model in (models or {}).items()}
+        self._given = {model_name_of(model, {}): name for name, model in checked_models(models).items()}
         self._open: dict[UUID, _Call] = {}
         counters._runs.are_asked_for = True
 

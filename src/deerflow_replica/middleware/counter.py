@@ -18,7 +18,7 @@ from ..counters._runs import CountedRuns
 from ..counters.base import ModelCounters
 from ..counters.outcome import classify
 from ._carrying import Hearing, carrying
-from ._outcome import model_name_of, names_by_identity, usage_of, usage_of_error
+from ._outcome import checked_models, model_name_of, names_by_identity, usage_of, usage_of_error
 
 Request = ModelRequest[DeerFlowContext]
 
@@ -38,7 +38,7 @@ class ModelCounterMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
         super().__init__()
         self.tools = []
         self._counters = counters
-        self._models = dict(models or {})
+        self._models = checked_models(models)
         self._names = names_by_identity(self._models)
         self._waits = counters.durability == "sync"
 

@@ -13,7 +13,7 @@ from ..context import DeerFlowContext
 from ..counters.health import ModelHealth
 from ..counters.values import Permit
 from ._carrying import Hearing, carrying
-from ._outcome import ending_of, is_worth_another, names_by_identity
+from ._outcome import checked_models, ending_of, is_worth_another, names_by_identity
 
 Request = ModelRequest[DeerFlowContext]
 
@@ -30,11 +30,11 @@ class ModelRoutingMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext, A
 
     def __init__(self, health: ModelHealth, models: Mapping[str, BaseChatModel]) -> None:
         super().__init__()
-        if not models:
-            raise ValueError("models: name at least one model to route to")
         self.tools = []
         self._health = health
-        self._models = dict(models)
+        self._models = checked_models(models)
+        if not self._models:
+            raise ValueError("models: name at least one model to route to")
         self._names = names_by_identity(self._models)
 
     def wrap_model_call(
