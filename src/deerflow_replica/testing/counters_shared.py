@@ -66,6 +66,14 @@ class SharedModelCountersContract(ModelCountersContract):
                 assert (await sibling.totals())["m"].call_count == number
                 assert await counters.totals() == await sibling.totals()
 
+    async def test_a_write_that_comes_late_is_ignored(self, counters: ModelCounters, sibling: ModelCounters) -> None:
+        bucket = int(time.time()) // BUCKET_SECONDS
+        for number in (2, 1, 2, 10, 9):  # as numbers: as a text 9 is more than 10
+            counts = {"call_count": number}
+            await sibling._write(Snapshot(number, number, (Row(0, "m", counts), Row(bucket, "m", counts)), {}))
+            seen = (await counters.totals())["m"], (await counters.window(900))["m"]
+            assert [one.call_count for one in seen] == [10 if number == 9 else max(number, 2)] * 2
+
     async def test_totals_are_the_fleet_s_and_local_totals_are_not(
         self, counters: ModelCounters, sibling: ModelCounters
     ) -> None:
