@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def test_every_key_has_a_time_to_live_that_rolls(redis_url: str, key_prefix: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         async with RedisStreamBridge(
-            redis_url=redis_url, key_prefix=f"{key_prefix}:", stream_ttl_seconds=100
+            redis_url=redis_url, key_prefix=f"{key_prefix}:", stream_ttl_seconds=100, lease_seconds=100
         ) as bridge:
             await publish_all(bridge, "r", 3)
             await publish_all(bridge, "ended", 3, end=True)
@@ -36,6 +36,7 @@ async def test_every_key_has_a_time_to_live_that_rolls(redis_url: str, key_prefi
                 f"{key_prefix}.meta:{{{name}}}" for name in streams
             }
             assert all(left > 0 for left in found.values()), found
+            assert [80_000 <= left <= 100_000 for name, left in found.items() if ".owner:" in name] == [True]
             assert 80_000 <= found[f"{key_prefix}:r"] <= 100_000
             assert found[f"{key_prefix}:cleaned"] <= 50_000
             names = (f"{key_prefix}:r", f"{key_prefix}.meta:{{{key_prefix}:r}}")

@@ -54,7 +54,7 @@ async def test_the_buffer_is_bounded_in_bytes(make: Make, redis_url: str) -> Non
         for _ in range(4):
             await bridge.publish("r", "name", "x" * 18)
         assert bridge.stats().pending_bytes == 96
-        late = [asyncio.ensure_future(bridge.publish("r", "name", value)) for value in ("x" * 20, 1, 2)]
+        late = [asyncio.ensure_future(bridge.publish("r", "n", value)) for value in ("x" * 20, 1, 2)]
         await asyncio.sleep(0)
         assert bridge.stats().pending_events == 4  # a small one does not overtake a large one
         proxy.is_refusing = False

@@ -187,6 +187,10 @@ async def test_a_key_of_another_type_fails_that_run_alone(
             await read(bridge, "bad")
         await bridge.publish_end("good")
         assert numbers(await read(bridge, "good")) == list(range(5))
+        with redis.Redis.from_url(redis_url) as client:
+            client.delete(f"{key_prefix}:bad")
+        await publish_all(bridge, "bad", 1, end=True)
+        assert numbers(await read(bridge, "bad")) == [0]
 
 
 async def test_a_full_buffer_gives_up_after_the_timeout(make: Make, redis_url: str) -> None:
