@@ -17,6 +17,7 @@ from ..errors import ConfigError, StoreUnavailableError
 from . import listing
 from .backend import Backend
 from .conditions import AllOf, holds
+from .import_mongodb import check_duplicates, restored
 from .mongo_documents import (
     ABSENT,
     Document,
@@ -30,7 +31,6 @@ from .mongo_documents import (
     version_of,
     written_of,
 )
-from .mongo_import import check_duplicates, restored
 from .mongo_values import from_stored, prefilter
 from .values import Conflict, Count, Get, ListNamespaces, OnConflict, Place, Read, Restored, Row, Search, Write, Written
 
