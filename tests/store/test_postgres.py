@@ -239,16 +239,6 @@ async def test_what_takes_too_long_is_unavailable_and_holds_nobody_up(
     assert await for_one_of((0.3, 3.0, 15.0), is_told_in_time)
 
 
-@pytest.mark.faults
-async def test_closing_does_not_wait_for_ever(locked_item: None, postgres_dsn: str, postgres_schema: str) -> None:
-    """Five seconds, and not as long as the call would."""
-    async with PostgresStore(postgres_dsn, schema=postgres_schema, timeout_seconds=600) as store:
-        stuck = asyncio.create_task(store.aput(*PLACE, {}))
-        await store.aget(*PLACE)
-    with pytest.raises(StoreUnavailableError, match="closed"):
-        await stuck
-
-
 async def test_what_the_server_refuses_fails_alone(postgres_dsn: str, postgres_schema: str) -> None:
     """More different words than a tsvector holds."""
     async with PostgresStore(postgres_dsn, schema=postgres_schema, text_index={"fields": ["t"]}) as store:

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -76,8 +77,8 @@ class Line:
         self._pgconn = connection.pgconn
         self._prepare_threshold = connection.prepare_threshold
         self._loader = Transformer(connection)
-        self._uses: Counter[Plan] = Counter()
-        self._prepared: set[Plan] = set()
+        self._uses: Counter[bytes] = Counter()
+        self._prepared: set[bytes] = set()
 
     @property
     def socket(self) -> int:
@@ -88,12 +89,11 @@ class Line:
         sent: list[_Command] = []
         self._pgconn.enter_pipeline_mode()
         for plan, (values, kinds, formats) in asked:
-            is_prepared = plan in self._prepared
-            if not is_prepared and self._is_worth_preparing(plan):
+            if self._is_to_prepare(plan):
                 self._pgconn.send_prepare(plan.prepared_name, plan.text, kinds)
+                self._prepared.add(plan.prepared_name)
                 sent.append((plan, True))
-                is_prepared = True
-            if is_prepared:
+            if plan.prepared_name in self._prepared:
                 self._pgconn.send_query_prepared(plan.prepared_name, values, formats)
             else:
                 self._pgconn.send_query_params(plan.text, values, kinds, formats)
@@ -132,26 +132,29 @@ class Line:
         for (plan, is_preparation), result in zip(sent, results, strict=True):
             if result.status not in _DONE:
                 is_refused = True
+                if is_preparation:
+                    self._prepared.discard(plan.prepared_name)
                 if result.error_field(DiagnosticField.SQLSTATE) in _FORGOTTEN:
                     raise psycopg.OperationalError("the server has forgotten a prepared statement")
-            elif is_preparation:
-                self._prepared.add(plan)
-            else:
+            elif not is_preparation:
                 found.append(self._rows(result))
         return None if is_refused else found
 
-    def _is_worth_preparing(self, plan: Plan) -> bool:
-        if self._prepare_threshold is None or len(self._prepared) >= _MOST_PREPARED:
+    def _is_to_prepare(self, plan: Plan) -> bool:
+        name = plan.prepared_name
+        if name in self._prepared or self._prepare_threshold is None or len(self._prepared) >= _MOST_PREPARED:
             return False
-        self._uses[plan] += 1
-        return self._uses[plan] > self._prepare_threshold
+        self._uses[name] += 1
+        return self._uses[name] > self._prepare_threshold
 
     def _rows(self, result: PGresult) -> Rows:
         count = result.ntuples
         if not count:
             return []
         self._loader.set_pgresult(result)
-        return self._loader.load_rows(0, count, tuple)
+        rows = self._loader.load_rows(0, count, tuple)
+        self._loader.set_pgresult(None)  # it may be large
+        return rows
 
 
 class DirectConnection(AsyncConnection[Any]):
@@ -175,50 +178,61 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
 
     def begin(self, asked: Sequence[tuple[Plan, Parameters]], timeout_seconds: float) -> None:
-        """Raises `psycopg.Error` when the line is of no use; then `end` is not called."""
+        """Raises `psycopg.Error` when the line is of no use; then, as after every error, `end` is not called."""
         self._sent = self._line.send(asked)
-        is_flushed = self._line.flush()
+        self._is_writing = not self._line.flush()
         self._socket = self._line.socket
-        self._loop.add_reader(self._socket, self._read)
-        self._is_writing = not is_flushed
-        if self._is_writing:
-            self._loop.add_writer(self._socket, self._write)
         self._timer = self._loop.call_later(timeout_seconds, self.give_up, TimeoutError())
+        try:
+            self._loop.add_reader(self._socket, self._read)
+            if self._is_writing:
+                self._loop.add_writer(self._socket, self._write)
+        except BaseException:
+            self._stop()
+            raise
 
     def give_up(self, error: Exception) -> None:
-        self._stop()
-        self._end(error)
+        """Not after the end."""
+        self._finish(error)
 
     def _read(self) -> None:
+        outcome: Outcome
         try:
             if not self._line.received(self._results):
                 return
-            rows = self._line.rows(self._sent, self._results)
+            outcome = self._line.rows(self._sent, self._results)
         except Exception as error:  # whatever it is, who asked is to know that nothing came of it
-            self.give_up(error)
-        else:
-            self._stop()
-            self._end(rows)
+            outcome = error
+        self._finish(outcome)
 
     def _write(self) -> None:
         """What was too much for the socket at once."""
+        if not self._is_writing:  # the end came in this very turn of the loop
+            return
         try:
             is_flushed = self._line.flush()
         except psycopg.Error as error:
-            self.give_up(error)
+            self._finish(error)
         else:
             if is_flushed:
                 self._stop_writing()
 
+    def _finish(self, outcome: Outcome) -> None:
+        self._stop()
+        end = self._end
+        del self._end  # it knows this exchange: the results would wait for the garbage collector
+        end(outcome)
+
     def _stop(self) -> None:
         self._timer.cancel()
-        self._loop.remove_reader(self._socket)
         if self._is_writing:
             self._stop_writing()
+        self._loop.remove_reader(self._socket)
 
     def _stop_writing(self) -> None:
         self._is_writing = False
-        self._loop.remove_writer(self._socket)
+        with suppress(OSError):  # libpq closes the socket when it finds it dead
+            self._loop.remove_writer(self._socket)
 
 
 def _encoded(value: str | bool | Texts | None) -> tuple[bytes | None, int, Format]:
@@ -228,4 +242,7 @@ def _encoded(value: str | bool | Texts | None) -> tuple[bytes | None, int, Forma
         return binary(value), ARRAY, Format.BINARY
     if isinstance(value, bool):
         return b"t" if value else b"f", _BOOL, Format.TEXT
-    return value.encode(), _UNKNOWN, Format.TEXT
+    text = value.encode()
+    if b"\0" in text:
+        raise psycopg.DataError("libpq would cut a text at U+0000")
+    return text, _UNKNOWN, Format.TEXT

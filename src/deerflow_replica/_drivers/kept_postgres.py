@@ -52,11 +52,13 @@ class KeptConnections:
         """Send them at once, in one transaction, on a connection that is at hand, and tell `done` later.
 
         It gets the rows of each; or None, when they came to nothing: then `run` says why, or succeeds; or the error
-        of a server that does not answer within the timeout. False: nothing is at hand, or a statement has no plan.
+        of a server that does not answer within the timeout. False: nothing is at hand, or a statement has no plan, or
+        what is at hand is of no use. `done` is not called then, nor after an error.
         """
-        asked = [(statement.plan, statement.parameters) for statement in statements if statement.plan is not None]
-        if len(asked) < len(statements) or not self._kept:
+        planned = [(statement.plan, statement.parameters) for statement in statements if statement.plan is not None]
+        if len(planned) < len(statements) or not self._kept:
             return False
+        asked = [(plan, plan.encoded(parameters)) for plan, parameters in planned]
         connection = self._popped()
         line = connection.line if isinstance(connection, DirectConnection) else None
         if line is None:
@@ -73,7 +75,7 @@ class KeptConnections:
 
         exchange = Exchange(line, end)
         try:
-            exchange.begin([(plan, plan.encoded(parameters)) for plan, parameters in asked], self._timeout_seconds)
+            exchange.begin(asked, self._timeout_seconds)
         except BaseException as error:
             self._spawn(_dropped(self._pool, connection))
             if isinstance(error, psycopg.Error):
@@ -105,7 +107,8 @@ class KeptConnections:
             self._look = None
         kept, self._kept = self._kept, []
         await self._return(kept)
-        await asyncio.gather(*self._returning)
+        if self._returning:
+            await asyncio.wait(self._returning)  # whoever waits may be cancelled, but they may not
 
     async def _until_done(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         is_second = False
@@ -186,21 +189,26 @@ class KeptConnections:
 
 async def _dropped(pool: Pool, connection: Connection) -> None:
     """What the server still does for it is to end, too."""
-    with suppress(psycopg.Error, OSError):
-        await connection.cancel_safe(timeout=_CANCEL_SECONDS)
-    await connection.close()
-    await pool.putconn(connection)  # which replaces it
+    try:
+        with suppress(psycopg.Error, OSError):
+            async with asyncio.timeout(_CANCEL_SECONDS):  # an older libpq has none
+                await connection.cancel_safe(timeout=_CANCEL_SECONDS)
+    finally:
+        await connection.close()
+        await pool.putconn(connection)  # which replaces it
 
 
 def _answer(outcome: Outcome) -> Answer:
     """A connection that is lost can be replaced; what was waited for long enough is not waited for again."""
     if not isinstance(outcome, Exception):
         return outcome
+    if not isinstance(outcome, TimeoutError):
+        return None
     try:
         with postgres_errors():
             raise outcome
     except StoreUnavailableError as error:
-        return error if isinstance(outcome, TimeoutError) else None
+        return error
 
 
 def _is_alive(connection: Connection) -> bool:

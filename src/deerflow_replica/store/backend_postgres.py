@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._drivers.direct_postgres import Rows
-from .._drivers.kept_postgres import KeptConnections
+from .._drivers.kept_postgres import Answer, KeptConnections
 from .._drivers.pipelined_postgres import Statement, fetched
 from .._drivers.postgres import COLLIDED, connected_pool, is_lost
 from .._drivers.texts_postgres import Texts
@@ -108,9 +108,7 @@ class PostgresBackend(Backend):
             return False
         asking = Reads(self._statements, reads, live=live, walks=self._walks)
         asked = asking.asked + self._writes(self._statements, writes, live) if writes else asking.asked
-        return self._connections.begin(
-            asked, lambda found: done(asking.answers(found) if isinstance(found, list) else found)
-        )
+        return self._connections.begin(asked, lambda found: done(_answered(asking, found)))
 
     async def write_if(self, write: Write, *, live: bool) -> Written | Conflict:
         await self._known()
@@ -273,6 +271,15 @@ class PostgresBackend(Backend):
         if isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.OperationalError)):
             return ValueError(f"PostgreSQL refuses it: {said}")
         return StoreUnavailableError(f"PostgreSQL failed: {said}")
+
+
+def _answered(asking: Reads, found: Answer) -> list[Any] | StoreUnavailableError | None:
+    if not isinstance(found, list):
+        return found
+    try:
+        return asking.answers(found)
+    except Exception:  # `run` meets it again where it can be raised
+        return None
 
 
 def _version(rows: Rows) -> tuple[int, ...]:

@@ -131,6 +131,7 @@ class Scheduler:
         self._has_barrier = False
         self._is_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def submit(self, call: Call) -> None:
         self._queue.append(call)
@@ -153,6 +154,7 @@ class Scheduler:
                 await asyncio.wait(self._tasks, timeout=deadline - self._clock())
             else:
                 await asyncio.sleep(0.002)
+        self._is_closed = True
         left, self._queue = self._queue, []
         for calls in (left, *(unit.calls for unit in self._under_way)):
             _fail(calls, StoreUnavailableError("the store was closed while a call was under way"))
@@ -181,22 +183,22 @@ class Scheduler:
             reads, writes = _operations(unit.calls)
             done = partial(self._arrived, unit, reads)
             return self._backend.begin(reads, writes, live=unit.calls[0].live, done=done)
-        except Exception as error:  # whatever it is, it belongs to those who wait
-            _fail(unit.calls, error)
-            self._end(unit)
-            return True
+        except Exception:  # a task meets it again, and finds out whose it is
+            return False
 
     def _arrived(self, unit: Unit, reads: Sequence[Read], answers: list[Any] | StoreUnavailableError | None) -> None:
-        if isinstance(answers, list) and (used := _used(reads, answers)):
+        if isinstance(answers, StoreUnavailableError):
+            _fail(unit.calls, answers)
+        elif answers is None:
+            if not self._is_closed and not all(call.answer.done() for call in unit.calls):
+                self._start(self._run(unit))
+                return
+        elif (used := _used(reads, answers)) and not self._is_closed:
             self._start(self._touched(unit, used, answers))
-        elif answers is None and not all(call.answer.done() for call in unit.calls):
-            self._start(self._run(unit))
+            return
         else:
-            if isinstance(answers, list):
-                _settle(unit.calls, _shared_out(unit.calls, answers))
-            elif answers is not None:
-                _fail(unit.calls, answers)
-            self._end(unit)
+            _settle(unit.calls, _shared_out(unit.calls, answers))
+        self._end(unit)
 
     def _units(self) -> list[Unit]:
         """Take from the queue what may begin now, at most one unit for each lane."""
