@@ -54,7 +54,7 @@ def test_an_error_that_stays_is_logged_once(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING), running(owner, threading.Event(), 0.001):
         assert owner.flushed.wait(30)
         owner.flushed.clear()
-        owner.failures = [odd]
+        owner.failures.append(odd)
         assert owner.flushed.wait(30), "it goes on"
         eventually_sync(lambda: len(caplog.records) == 6)
     said = [record.exc_info[1] if record.exc_info else record.getMessage() for record in caplog.records]
