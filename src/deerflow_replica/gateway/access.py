@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..replica import Replica
-    from ..runs.registry.records import RunRecord, ThreadHead, ThreadRow
+    from ..runs.registry.records import OwnedRun, RunRecord, ThreadHead, ThreadRow
     from ..threads import ThreadRecord
+    from .lookups import Lookups
 
 
-def is_allowed(head: ThreadHead | None, user_id: str | None, *, by_map: bool) -> bool:
+def is_allowed(head: ThreadHead | OwnedRun | None, user_id: str | None, *, by_map: bool) -> bool:
     """Whether this user may use a thread, by the map's word and by its row, as far as it has one.
 
     Nobody, None, may use what exists and was never anybody's. The thread of a stateless run is not in the map: its
@@ -52,12 +53,12 @@ async def thread_of(replica: Replica, thread_id: str, user_id: str | None) -> Th
     return shown
 
 
-async def require_run(replica: Replica, thread_id: str, run_id: str, user_id: str | None) -> RunRecord:
+async def require_run(lookups: Lookups, thread_id: str, run_id: str, user_id: str | None) -> RunRecord:
     """The run's record; 404 unless it is a run of that thread, which this user may use."""
-    allowed, run = await asyncio.gather(may_use(replica, thread_id, user_id), replica.runs.get(run_id))
-    if not allowed or run is None or run.thread_id != thread_id:
+    by_map, found = await asyncio.gather(lookups.by_map(thread_id, user_id), lookups.runs.get(run_id))
+    if found is None or found.run.thread_id != thread_id or not is_allowed(found, user_id, by_map=by_map):
         raise not_found(RUN_NOT_FOUND)
-    return run
+    return found.run
 
 
 async def open_thread(replica: Replica, thread_id: str, user_id: str | None, *, create: bool) -> bool:

@@ -97,7 +97,7 @@ class _EndpointApp:
 
     async def _checked(self, thread_id: str, run_id: str, user_id: str | None) -> RunRecord | None:
         if run_id:
-            return await require_run(self._gateway.replica, thread_id, run_id, user_id)
+            return await require_run(self._gateway.lookups, thread_id, run_id, user_id)
         if thread_id and not self._endpoint.opens_thread:
             await require_thread(self._gateway.replica, thread_id, user_id)
         return None

@@ -16,6 +16,7 @@ from .adopting import adopting
 from .auth import Authenticate
 from .graphs import GraphSource, ServedGraph
 from .ids import system_assistant_id
+from .lookups import Lookups
 from .problems import THREAD_NOT_FOUND, not_found
 from .sse import StreamedResponse
 from .tallies import Tallies
@@ -52,6 +53,12 @@ class Gateway:
         return self._replica
 
     @property
+    def lookups(self) -> Lookups:
+        if self._lookups is None:
+            raise RuntimeError("the app has no replica now")
+        return self._lookups
+
+    @property
     def replica_id(self) -> str | None:
         """None while there is no replica."""
         return None if self._replica is None else self._replica.replica_id
@@ -63,6 +70,7 @@ class Gateway:
     def use(self, replica: Replica | None) -> None:
         """The replica that the lifespan opened, and None once it is closed."""
         self._replica = replica
+        self._lookups = None if replica is None else Lookups(replica)
         if replica is not None:
             replica._manager.adopt_with(adopting(self))
 

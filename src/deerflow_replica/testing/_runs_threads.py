@@ -42,6 +42,17 @@ class ThreadRowContract(RunRegistryFixtures):
         assert sorted(row.thread_id for row in found) == ["t1", "t3"]
         assert await registry.get_thread("t1") in found
 
+    async def test_many_runs_are_read_at_once_with_whose_they_are(self, registry: RunRegistry) -> None:
+        assert await registry.get_owned([]) == {}
+        await admit(registry, "r1", "t1", user_id="u", kwargs={"a": 1})
+        await admit(registry, "r2", "t2", hidden=True)
+        undone = await admit(registry, "r3", "t3")
+        await registry.roll_back(undone.lease)
+        found = await registry.get_owned(["r2", "r1", "unknown", "r3", "r2"])
+        whose = {run_id: (owned.user_id, owned.hidden) for run_id, owned in found.items()}
+        assert whose == {"r1": ("u", False), "r2": (None, True)}
+        assert [found[run_id].run for run_id in ("r1", "r2")] == [await registry.get(name) for name in ("r1", "r2")]
+
     @pytest.mark.anyio
     async def test_head_of_a_thread_is_what_its_row_says(self, registry: RunRegistry) -> None:
         assert await registry.get_thread_head("t") is None

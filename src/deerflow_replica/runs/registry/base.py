@@ -17,6 +17,7 @@ from .records import (
     Ended,
     Lease,
     NewRun,
+    OwnedRun,
     RunOutcome,
     RunRecord,
     RunStatus,
@@ -58,6 +59,10 @@ class RunRegistry(ABC):
 
     async def get(self, run_id: str) -> RunRecord | None:
         return await self._get(run_id)
+
+    @abstractmethod
+    async def get_owned(self, run_ids: Sequence[str]) -> Mapping[str, OwnedRun]:
+        """Those of these runs that are there, with whose they are, in one statement."""
 
     async def list(
         self, thread_id: str, *, limit: int = 10, offset: int = 0, status: RunStatus | None = None

@@ -20,6 +20,7 @@ from .records import (
     Ended,
     Lease,
     NewRun,
+    OwnedRun,
     RunOutcome,
     RunRecord,
     RunStatus,
@@ -79,6 +80,12 @@ class InMemoryRunRegistry(InMemoryThreads):
         self._check_open()
         run = self._runs.get(run_id)
         return None if run is None or run.is_rolled_back else run.record
+
+    async def get_owned(self, run_ids: Sequence[str]) -> Mapping[str, OwnedRun]:
+        records = [record for run_id in run_ids if (record := await self._get(run_id)) is not None]
+        threads = [self._threads[record.thread_id] for record in records]
+        found = zip(records, threads, strict=True)
+        return {record.run_id: OwnedRun(record, thread.user_id, thread.hidden) for record, thread in found}
 
     async def _list(self, thread_id: str, limit: int, offset: int, status: RunStatus | None) -> Sequence[RunRecord]:
         self._check_open()

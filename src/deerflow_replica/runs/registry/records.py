@@ -63,6 +63,15 @@ class RunRecord:
     owner: str
 
 
+@dataclass(frozen=True, slots=True)
+class OwnedRun:
+    """A run, and what the row of its thread says: whose it is, and whether it is `hidden`."""
+
+    run: RunRecord
+    user_id: str | None
+    hidden: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be admitted. With `create_thread`, an unknown thread is created for `user_id`.

@@ -11,6 +11,7 @@ from .records import (
     Admission,
     Lease,
     NewRun,
+    OwnedRun,
     RunRecord,
     RunStatus,
     ThreadHead,
@@ -96,6 +97,10 @@ def record(row: Row) -> RunRecord:
         updated_at=time_of(row["updated_at"]),
         owner=row["owner"],
     )
+
+
+def owned(row: Row) -> OwnedRun:
+    return OwnedRun(record(row), row["owning_user_id"], bool(row["in_hidden"]))
 
 
 def admission(row: Row) -> Admission:

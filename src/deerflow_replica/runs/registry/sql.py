@@ -20,6 +20,7 @@ from .records import (
     Ended,
     Lease,
     NewRun,
+    OwnedRun,
     RunOutcome,
     RunRecord,
     RunStatus,
@@ -29,7 +30,7 @@ from .records import (
     Unclosed,
     Unfinished,
 )
-from .rows import Row, Steps, T, head, match, new_thread, record, thread
+from .rows import Row, Steps, T, head, match, new_thread, owned, record, thread
 
 THREADS = "deerflow_replica_threads"
 RUNS = "deerflow_replica_runs"
@@ -47,6 +48,10 @@ class SqlRunRegistry(RunRegistry):
     async def _get(self, run_id: str) -> RunRecord | None:
         rows = await self._rows("get_run", run_id=run_id)
         return record(rows[0]) if rows else None
+
+    async def get_owned(self, run_ids: Sequence[str]) -> Mapping[str, OwnedRun]:
+        rows = await self._rows("get_owned", ids=[*run_ids]) if run_ids else ()
+        return {row["run_id"]: owned(row) for row in rows}
 
     async def _list(self, thread_id: str, limit: int, offset: int, status: RunStatus | None) -> Sequence[RunRecord]:
         rows = await self._rows("list_runs", thread_id=thread_id, limit=limit, offset=offset, status=status)

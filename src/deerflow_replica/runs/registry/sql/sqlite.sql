@@ -70,6 +70,11 @@ CREATE INDEX IF NOT EXISTS {threads_by_expiry} ON {threads} (expires_at) WHERE e
 -- name: get_run
 SELECT * FROM {runs} WHERE run_id = :run_id AND NOT is_rolled_back
 
+-- name: get_owned
+SELECT run.*, thread.user_id AS owning_user_id, thread.hidden AS in_hidden
+FROM {runs} AS run JOIN {threads} AS thread ON thread.thread_id = run.thread_id
+WHERE run_id IN (SELECT value FROM json_each(:ids)) AND NOT is_rolled_back
+
 -- name: list_runs
 SELECT * FROM {runs}
 WHERE thread_id = :thread_id AND (:status IS NULL OR status = :status)
