@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
-from deerflow_replica.errors import ConfigError, StreamEndedError, StreamError, StreamUnavailableError
+from deerflow_replica.errors import ConfigError, StreamEndedError, StreamError
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamEvent, StreamGap
 from deerflow_replica.stream.base import REMEMBERED_ENDS
 from deerflow_replica.testing._contract import for_one_of
@@ -33,40 +33,6 @@ def make(redis_url: str, key_prefix: str) -> Make:
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as made:
         yield made
-
-
-async def test_the_buffer_is_bounded_in_bytes(make: Make, redis_url: str) -> None:
-    async with (
-        cutting_proxy(redis_url) as proxy,
-        make(redis_url=proxy.url, max_pending_bytes=100, publish_timeout_seconds=0.3) as bridge,
-    ):
-        proxy.is_refusing = True
-        proxy.cut()
-        await bridge.publish("r", "name", "x" * 500)  # one always has room
-        assert (bridge.stats().pending_events, bridge.stats().pending_bytes) == (1, 506)
-        with pytest.raises(StreamUnavailableError, match="room"):
-            await bridge.publish("r", "name", 1)
-        assert bridge.stats().published == 1
-        proxy.is_refusing = False
-        await until(lambda: not bridge.stats().pending_events)
-
-
-async def test_what_waits_for_room_is_not_overtaken(make: Make, redis_url: str) -> None:
-    async with cutting_proxy(redis_url) as proxy, make(redis_url=proxy.url, max_pending_bytes=100) as bridge:
-        proxy.is_refusing = True
-        proxy.cut()
-        for _ in range(4):
-            await bridge.publish("r", "name", "x" * 18)
-        assert bridge.stats().pending_bytes == 96
-        late = [asyncio.ensure_future(bridge.publish("r", "n", value)) for value in ("x" * 20, 1, 2)]
-        await asyncio.sleep(0)
-        assert bridge.stats().pending_events == 4  # for a small one there would be room
-        proxy.is_refusing = False
-        await asyncio.gather(*late)
-        await bridge.publish_end("r")
-        assert bridge.stats().pending_bytes == 0
-        assert [len(str(value)) for value in numbers(await read(bridge, "r"))] == [18, 18, 18, 18, 20, 1, 1]
-        assert bridge.stats().published == 7
 
 
 async def test_the_server_keeps_no_more_than_the_bytes_whatever_is_young(
@@ -189,6 +155,21 @@ async def test_a_deletion_is_told_at_once(redis_url: str, key_prefix: str) -> No
             event = await next_item()
             await other.cleanup("r")
             assert await next_item() == StreamGap(event.id, None, None)
+
+
+async def test_a_deletion_is_told_at_once_where_it_was_ordered(make: Make, push: str) -> None:
+    async with make(push=push, check_interval_seconds=60) as bridge, reading(bridge, "r") as next_item:
+        await publish_all(bridge, "r", 1)
+        event = await next_item()
+        await bridge.cleanup("r")
+        assert await next_item() == StreamGap(event.id, None, None)
+
+
+async def test_more_than_a_page_is_read_at_once(make: Make, push: str) -> None:
+    async with make(queue_maxsize=2000) as writer:
+        await publish_all(writer, "r", 1500, end=True)
+    async with make(push=push, check_interval_seconds=60) as reader:
+        assert numbers(await read(reader, "r")) == list(range(1500))
 
 
 async def test_everything_on_the_server_goes_by_itself() -> None:
