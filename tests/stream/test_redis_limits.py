@@ -158,7 +158,7 @@ async def test_a_deletion_is_told_at_once(redis_url: str, key_prefix: str) -> No
 
 
 async def test_a_deletion_is_told_at_once_where_it_was_ordered(make: Make, push: str) -> None:
-    async with make(push=push, check_interval_seconds=60) as bridge, reading(bridge, "r") as next_item:
+    async with make(push=push, check_interval_seconds=600) as bridge, reading(bridge, "r") as next_item:
         await publish_all(bridge, "r", 1)
         event = await next_item()
         await bridge.cleanup("r")
@@ -168,7 +168,7 @@ async def test_a_deletion_is_told_at_once_where_it_was_ordered(make: Make, push:
 async def test_more_than_a_page_is_read_at_once(make: Make, push: str) -> None:
     async with make(queue_maxsize=2000) as writer:
         await publish_all(writer, "r", 1500, end=True)
-    async with make(push=push, check_interval_seconds=60) as reader:
+    async with make(push=push, check_interval_seconds=600) as reader:
         assert numbers(await read(reader, "r")) == list(range(1500))
 
 
