@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -40,6 +41,7 @@ def serve(
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve graphs by the LangGraph API, so that the official SDK clients work against any replica."""
+    signal.signal(signal.SIGTERM, _leave_at_once)
     loaded = read_config(config, code=2, quiet=fd is not None)
     if replicas > 1:
         _require_shared_parts(loaded)
@@ -62,9 +64,16 @@ def serve(
                 loaded, graphs, listener, authenticate=authenticate, log_level=log_level.value, lifeline=lifeline
             )
         )
+    except asyncio.CancelledError:  # SIGTERM, before anything was served
+        raise SystemExit(0) from None
     except ReplicaError as error:
         fail(str(error), code=2 if isinstance(error, (ConfigError, MissingExtraError)) else 1)
     return None
+
+
+def _leave_at_once(number: int, frame: object) -> NoReturn:
+    """Until it serves. The first process of a container is not ended by signals that it does not handle."""
+    raise SystemExit(0)
 
 
 def _announce(config: AppConfig, host: str, listener: socket.socket) -> None:

@@ -80,8 +80,10 @@ async def serve_replica(
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until the pipe `lifeline` is closed by whoever holds its other end.
 
-    Raises what `open_replica` raises, before anything is served.
+    Raises what `open_replica` raises, before anything is served, and `CancelledError` at a SIGTERM that comes so early.
     """
+    if (opening := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, opening.cancel)
     cut_deaf_clients(listener, config.gateway.send_timeout_seconds)
     async with open_replica(deep_stream(config)) as replica:
         app = create_app(replica, graphs, authenticate=authenticate)
