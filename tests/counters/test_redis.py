@@ -53,7 +53,7 @@ def test_a_prefix_that_voids_the_slot_is_refused(prefix: str) -> None:
 
 async def test_a_write_whose_reply_is_lost_counts_once(redis_url: str, key_prefix: str) -> None:
     async with cutting_proxy(redis_url) as proxy:
-        database = RedisDatabase(proxy.url, timeout_seconds=2)
+        database = RedisDatabase(proxy.url, timeout_seconds=60)
         counters = RedisModelCounters(key_prefix=key_prefix, flush_interval_seconds=3600, _database=database)
         async with counters, RedisModelCounters(redis_url, key_prefix=key_prefix) as sibling:
             counters.record("m", "success", duration_seconds=0.5)
@@ -142,7 +142,7 @@ async def test_two_who_fold_at_once_fold_once(redis_url: str, key_prefix: str) -
 
 async def test_a_lease_whose_reply_is_lost_is_one_caller_s(redis_url: str, key_prefix: str) -> None:
     async with cutting_proxy(redis_url) as proxy:
-        database = RedisDatabase(proxy.url, timeout_seconds=2)
+        database = RedisDatabase(proxy.url, timeout_seconds=60)
         counters = RedisModelCounters(key_prefix=key_prefix, _database=database)
         async with counters, RedisModelCounters(redis_url, key_prefix=key_prefix) as sibling:
             await sibling._swap_circuit("m", 0, Circuit("auth", 1, 1.0))

@@ -51,7 +51,7 @@ def server(own_server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
 
 def build(server: EmbeddedPostgres, **common: Any) -> ModelCounters:
     """One that does not wait long for a server that is away."""
-    return PostgresModelCounters(_database=PostgresDatabase(server.dsn, timeout_seconds=3), **common)
+    return PostgresModelCounters(_database=PostgresDatabase(server.dsn, timeout_seconds=2), **common)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ async def test_health_goes_by_what_is_seen_here_until_the_store_is_back(
     server.kill()
     for _ in range(2):
         counters.record("m", "failure", error_type="transient")
-    assert health.state("m").state == "open"
+    assert health.state("m").state != "closed"
     permit = await eventually(lambda: health.acquire("m"))
     assert permit.probe
     assert await health.acquire("m") is None
