@@ -301,6 +301,8 @@ def test_a_peek_reads_no_link_and_no_trouble(storage: FileMemoryStorage) -> None
 def test_after_a_slow_look_others_do_the_looking_for_a_while(storage: FileMemoryStorage) -> None:
     storage._detours = 2
     assert [storage.peek(user_id="ann") for _ in range(3)] == [None, None, {}]
+    storage._detours = -1  # two threads have taken the last one
+    assert storage.peek(user_id="ann") == {}
 
 
 def test_one_slow_look_alone_says_nothing_of_the_disk(storage: FileMemoryStorage) -> None:

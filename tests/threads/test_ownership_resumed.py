@@ -6,13 +6,30 @@ import asyncio
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
+from deerflow_replica import DeerFlowContext
+from deerflow_replica.counters import InMemoryModelCounters
 from deerflow_replica.errors import StoreUnavailableError, ThreadOwnershipError
+from deerflow_replica.middleware import ModelCounterMiddleware, ThreadOwnershipMiddleware
 from deerflow_replica.middleware.ownership import Checked
 from deerflow_replica.threads import InMemoryThreadMap
-from threads.owned_agents import HELLO, PauseAfterModel, PauseBeforeModel, agent_of, context, on, says
+from threads.owned_agents import (
+    HELLO,
+    PauseAfterModel,
+    PauseBeforeModel,
+    ScriptedModel,
+    agent_of,
+    ask_human,
+    context,
+    echo,
+    on,
+    says,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -117,3 +134,33 @@ async def test_a_resumed_run_fails_closed(threads: InMemoryThreadMap) -> None:
     await threads.close()
     with pytest.raises(StoreUnavailableError):
         await agent.ainvoke(Command(resume="yes"), on(), context=context())
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_calls_side_by_side_and_agents_in_agents(threads: InMemoryThreadMap, is_first: bool) -> None:
+    """Two tool calls run an agent each, with the same middlewares and context, while a third one waits for a human."""
+    counters = InMemoryModelCounters()
+
+    def built(model: ScriptedModel, *tools: Any, saver: InMemorySaver | None = None) -> Any:
+        both = [ThreadOwnershipMiddleware(threads), ModelCounterMiddleware(counters)]
+        middleware = both if is_first else both[::-1]
+        return create_agent(model, tools, middleware=middleware, context_schema=DeerFlowContext, checkpointer=saver)
+
+    inner = built(says("echo"), echo)
+
+    @tool
+    async def delegate(task: str) -> str:
+        """Have it done."""
+        return str((await inner.ainvoke(HELLO))["messages"][-1].content)
+
+    calls = [{"name": "delegate", "args": {"task": name}, "id": name} for name in ("a", "b")]
+    asking = {"name": "ask_human", "args": {"question": "sure?"}, "id": "c"}
+    model = ScriptedModel(script=[AIMessage("", tool_calls=[*calls, asking]), AIMessage("done")])
+    outer = built(model, delegate, ask_human, saver=InMemorySaver())
+    assert (await outer.ainvoke(HELLO, on(), context=context()))["__interrupt__"]
+    assert counters.local_totals()["ScriptedModel"].success_count == 5
+    with pytest.raises(ThreadOwnershipError):
+        await outer.ainvoke(Command(resume="yes"), on(), context=context("bob"))
+    result = await outer.ainvoke(Command(resume="yes"), on(), context=context())
+    assert [message.content for message in result["messages"]] == ["hello", "", "done", "done", "yes", "done"]
+    assert counters.local_totals()["ScriptedModel"].success_count == 6

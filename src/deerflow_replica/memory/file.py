@@ -80,7 +80,7 @@ class FileMemoryStorage(DocumentStorage):
         Looks that take longer, on a slow or a network disk, are made up for by as many reads on other threads. One
         alone is not: the machine may have been busy, or the directory not yet cached.
         """
-        if self._detours:
+        if self._detours > 0:  # two threads may both take the last one
             self._detours -= 1
             return None
         started = time.perf_counter()

@@ -57,8 +57,9 @@ class ThreadOwnershipMiddleware(AgentMiddleware[AgentState[Any], DeerFlowContext
     context's; a store that is away raises `StoreUnavailableError`, and when it is away at the touch only, there is a
     warning. Follows `config.user_thread_mapping` at run time.
 
-    It is the second line: with a checkpointer the input is stored before it runs. Claim before the graph is entered,
-    as `Replica.start_run` and the gateway do (`deerflow_replica.threads.claim_for_run`).
+    It belongs outermost, first in the list: a run that paused in an `after_agent` hook outside of it ends unchecked. It
+    is the second line: with a checkpointer the input is stored before it runs. Claim before the graph is entered, as
+    `Replica.start_run` and the gateway do (`deerflow_replica.threads.claim_for_run`).
     """
 
     state_schema = OwnershipState
