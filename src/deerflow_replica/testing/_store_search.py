@@ -218,7 +218,7 @@ class SearchContract(StoreFixtures):
 
     async def test_any_number_of_operands(self, store: SharedStore) -> None:
         """Of all types, with those among them that nothing equals."""
-        values: list[Any] = [7, 7.0, True, "7", None, [7], {"x": 7}, "é", 2**63 - 1, 1e300, 7.5, False, [True], {"x": 8}]
+        values: list[Any] = [7, 7.0, True, "7", None, [7], {"x": 7}, "é", 2**63 - 1, 1e300, 7.5, 0, [True], {"x": 8}]
         await store.abatch([PutOp(("a",), str(place), {"v": value}) for place, value in enumerate(values)])
         await store.aput(("a",), "missing", {})
         others: list[Any] = [*range(-50_000, 0), *map(str, range(100_000, 149_983)), NAN, "\x00", 10**400]
