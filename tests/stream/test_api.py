@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from deerflow_replica import stream
+from deerflow_replica.errors import StreamUnavailableError
 from deerflow_replica.stream import (
     END_SENTINEL,
     HEARTBEAT_SENTINEL,
@@ -151,3 +153,17 @@ def test_making_a_bridge_reads_no_environment_and_touches_no_network(monkeypatch
     monkeypatch.setenv("REDIS_URL", "nonsense")
     assert RedisStreamBridge(redis_url="redis://name.invalid:1/0").stats() == StreamStats()
     assert InMemoryStreamBridge().stats() == StreamStats()
+
+
+@pytest.mark.anyio
+async def test_a_batch_comes_before_the_error_that_follows_it() -> None:
+    bridge = InMemoryStreamBridge()
+    feed = bridge.subscribe_batches("r")
+    waiting = asyncio.ensure_future(anext(feed))
+    await asyncio.sleep(0)
+    for number in range(3):
+        await bridge.publish("r", "n", number)
+    await bridge.close()
+    assert [item.data for item in await waiting if isinstance(item, StreamEvent)] == [0, 1, 2]
+    with pytest.raises(StreamUnavailableError):
+        await anext(feed)

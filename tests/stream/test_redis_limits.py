@@ -157,6 +157,27 @@ async def test_a_deletion_is_told_at_once(redis_url: str, key_prefix: str) -> No
             assert await next_item() == StreamGap(event.id, None, None)
 
 
+async def test_a_process_holds_no_more_than_its_readers_may_need(make: Make, push: str) -> None:
+    async with (
+        make(push=push, queue_maxsize=10_000) as writer,
+        make(push=push, max_stream_bytes=100_000) as reader,
+        reading(reader, "r") as next_item,
+    ):
+        for start in range(0, 1200, 60):
+            await publish_all(writer, "r", 60, start=start)
+            assert [(await next_item()).data for _ in range(60)] == list(range(start, start + 60))
+        held = reader._feed.hub.topics["r"].ring  # what it holds shows nowhere else
+        assert held is not None
+        assert held.tail - held.low < 600  # all were read
+        for number in range(30):
+            await writer.publish("r", "n", str(number) + "x" * 10_000)
+        await writer.publish_end("r")
+        await until(lambda: held.ended)
+        assert 0 < held.stored_bytes <= 100_000
+        assert [(await next_item()).data[:2] for _ in range(30)][-1] == "29"
+        assert await next_item() is END_SENTINEL
+
+
 async def test_a_deletion_is_told_at_once_where_it_was_ordered(make: Make, push: str) -> None:
     async with make(push=push, check_interval_seconds=600) as bridge, reading(bridge, "r") as next_item:
         await publish_all(bridge, "r", 1)

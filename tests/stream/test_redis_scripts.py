@@ -1,4 +1,4 @@
-"""What the scripts refuse at moments that no test can time: between a look at the server and what was decided on it."""
+"""What scripts answer and push, also at moments that no test can time: between a look and what was decided on it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 import redis
 
 from deerflow_replica._drivers.redis import Lane, RedisServer
-from deerflow_replica.stream import RedisStreamBridge
+from deerflow_replica.stream import END_SENTINEL, RedisStreamBridge
 from deerflow_replica.stream.base import StreamSettings
 from deerflow_replica.stream.ends import AGAIN
 from deerflow_replica.stream.keys import StreamKeys
 from deerflow_replica.stream.orphans import Orphans
 from deerflow_replica.stream.publisher import APPEND, Limits
 from deerflow_replica.stream.reads import READ
-from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read
+from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., RedisStreamBridge]
@@ -133,6 +133,24 @@ async def test_what_is_too_large_to_push_is_only_announced(make: Make, client: r
                 message: Any = pushes.get_message(timeout=20)
                 assert message["data"].split()[0] == kind
                 assert (len(message["data"]) > size) == (kind == b"event")
+
+
+async def test_a_message_that_comes_again_is_not_news(make: Make, client: redis.Redis, keys: StreamKeys) -> None:
+    async with make(check_interval_seconds=60) as bridge, reading(bridge, "r") as next_item:
+        await publish_all(bridge, "r", 1)
+        assert (await next_item()).data == 0
+        with client.pubsub() as pushes:  # type: ignore[no-untyped-call]  # redis-py's
+            pushes.subscribe(keys.stream("r"))
+            assert pushes.get_message(timeout=20)
+            await publish_all(bridge, "r", 3, start=1)
+            message: Any = pushes.get_message(timeout=20)
+        assert [(await next_item()).data for _ in range(3)] == [1, 2, 3]
+        for _ in range(2):
+            client.publish(keys.stream("r"), message["data"])
+        await publish_all(bridge, "r", 2, start=4, end=True)
+        assert [(await next_item()).data for _ in range(2)] == [4, 5]
+        assert await next_item() is END_SENTINEL
+        assert numbers(await read(bridge, "r")) == list(range(6))
 
 
 async def test_who_asks_for_another_stream_is_sent_no_entries(make: Make, keys: StreamKeys, lane: Lane) -> None:
