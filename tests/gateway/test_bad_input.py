@@ -70,6 +70,8 @@ async def test_a_run_that_cannot_be_stored_is_refused(
         body = json.dumps({"assistant_id": "agent", field: {"configurable": value} if field == "config" else value})
         answer = await client.post(f"/threads/{thread}/runs", content=body)
         assert answer.status_code == 422, answer.text
+        assert answer.json()["detail"].startswith(f"{field}: cannot be stored: ")
+        assert "event" not in answer.json()["detail"]
         assert (await client.get(f"/threads/{thread}/runs")).json() == []
 
 

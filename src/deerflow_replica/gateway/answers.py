@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.types import StateSnapshot
 from starlette.responses import Response
 
-from ..stream.payload import encode_payload
+from ..stream.payload import encode_plain
 from .problems import unprocessable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def encode_json(content: Any) -> bytes:
-    return encode_payload(content, run_id="", event="")
+    return encode_plain(content)
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -123,11 +123,12 @@ async def read_body(request: Request, adapter: TypeAdapter[T], *, max_bytes: int
     raw = await _read(request, max_bytes)
     try:
         document = orjson.loads(raw) if raw.strip() else {}
-        to_json(document)
     except orjson.JSONDecodeError as error:
         raise unprocessable(f"the body is not JSON: {error}") from None
+    try:
+        to_json(document)
     except TypeError as error:
-        raise unprocessable(f"the body cannot be stored: {error}") from None
+        raise unprocessable(_unstorable(document, error)) from None
     return validated(adapter, document)
 
 
@@ -137,6 +138,16 @@ def validated(adapter: TypeAdapter[T], document: Any) -> T:
         return adapter.validate_python(document)
     except ValidationError as error:
         raise unprocessable(_worded(error)) from None
+
+
+def _unstorable(document: Any, reason: TypeError) -> str:
+    """Names the field, if it is one alone."""
+    for name, part in document.items() if isinstance(document, dict) else ():
+        try:
+            to_json(part)
+        except TypeError as error:
+            return f"{name}: cannot be stored: {error}; send what JSON cannot hold as text"
+    return f"the body cannot be stored: {reason}"
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -51,11 +51,19 @@ _FAST = (
 
 
 def encode_payload(data: Any, *, run_id: str, event: str) -> bytes:
+    """`data` as one line of JSON, by the rules of `encode_plain`. `TypeError` names the run and the event, too."""
+    try:
+        return encode_plain(data)
+    except TypeError as error:
+        raise TypeError(f"event {event!r} of run {run_id!r}: {error}") from error
+
+
+def encode_plain(data: Any) -> bytes:
     """`data` as one line of JSON.
 
     NaN and infinity become null and a lone surrogate U+FFFD, because one bad token must not kill a run. Anything else
     without a JSON form (an unknown type, an integer beyond 64 bits, keys that become equal, a cycle, more than 250
-    levels) raises `TypeError` naming it, the run and the event.
+    levels) raises `TypeError` naming it.
     """
     try:
         encoded = orjson.dumps(data, default=_plain, option=_FAST)
@@ -69,7 +77,7 @@ def encode_payload(data: Any, *, run_id: str, event: str) -> bytes:
     try:
         return orjson.dumps(_plain(data))
     except Exception as error:  # a mapping's own code runs here, which may raise anything
-        raise TypeError(f"event {event!r} of run {run_id!r}: {error}") from error
+        raise TypeError(str(error)) from error
 
 
 def _brackets(encoded: bytes) -> int:

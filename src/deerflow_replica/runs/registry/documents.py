@@ -7,12 +7,12 @@ from typing import Any, overload
 
 import orjson
 
-from ...stream.payload import encode_payload
+from ...stream.payload import encode_plain
 
 
 def to_json(document: Any) -> str:
     """JSON text, by the rules of a published event. `TypeError` for what has no JSON form."""
-    return encode_payload(document, run_id="-", event="row").decode()
+    return encode_plain(document).decode()
 
 
 def from_json(text: str | None) -> Any:
