@@ -56,6 +56,7 @@ OTHERS: dict[str, Any] = {
     "POST /threads": {},
     "POST /threads/search": {"limit": 1000},
     "POST /threads/count": {},
+    "POST /threads/prune": {"thread_ids": ["{thread}"]},
     "POST /runs": RUN,
     "POST /runs/stream": RUN,
     "POST /runs/wait": RUN,

@@ -56,6 +56,11 @@ class UpdateThread(Body):
     metadata: Metadata | None = None
 
 
+class PruneThreads(Body):
+    thread_ids: list[Uuid] = Field(max_length=1000)
+    strategy: Literal["delete", "keep_latest"] | None = None
+
+
 class CountThreads(Body):
     metadata: Metadata | None = None
     values: Document | None = None

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from ..access import create_thread, delete_thread, tag_thread, thread_of
+from ..access import create_thread, delete_thread, may_use, tag_thread, thread_of
 from ..answers import json_response, thread_answer
-from ..bodies import CountThreads, CreateThread, SearchThreads, UpdateThread
+from ..bodies import CountThreads, CreateThread, PruneThreads, SearchThreads, UpdateThread
 from ..endpoint import Call, Endpoint
 from ..ids import new_thread_id
+from ..problems import unprocessable
 from ..searching import Cut, Filter, count_threads, found_threads
 
 
@@ -46,6 +47,22 @@ async def delete(call: Call) -> Response:
     return Response(status_code=204)
 
 
+async def prune(call: Call) -> Response:
+    """How many of these threads were deleted: those that are the caller's."""
+    body: PruneThreads = call.body
+    if body.strategy == "keep_latest":
+        raise unprocessable("strategy: keep_latest is not available, delete is")
+    pruned = [await _pruned(call, thread_id) for thread_id in dict.fromkeys(body.thread_ids)]
+    return json_response({"pruned_count": sum(pruned)})
+
+
+async def _pruned(call: Call, thread_id: str) -> bool:
+    if not await may_use(call.replica, thread_id, call.user_id):
+        return False
+    await delete_thread(call.replica, thread_id, call.user_id)
+    return True
+
+
 async def search(call: Call) -> Response:
     body: SearchThreads = call.body
     cut = Cut(body.sort_by or "created_at", body.sort_order or "desc", body.limit, body.offset)
@@ -74,6 +91,7 @@ ENDPOINTS = (
     Endpoint("POST", "/threads", create, body=TypeAdapter(CreateThread)),
     Endpoint("POST", "/threads/search", search, body=TypeAdapter(SearchThreads)),
     Endpoint("POST", "/threads/count", count, body=TypeAdapter(CountThreads)),
+    Endpoint("POST", "/threads/prune", prune, body=TypeAdapter(PruneThreads)),
     Endpoint("GET", "/threads/{thread_id}", get),
     Endpoint("PATCH", "/threads/{thread_id}", update, body=TypeAdapter(UpdateThread)),
     Endpoint("DELETE", "/threads/{thread_id}", delete),
