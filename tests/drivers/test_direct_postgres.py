@@ -240,14 +240,19 @@ class _Loop(asyncio.SelectorEventLoop):
         super().add_writer(fd, callback, *args)
 
 
+async def _socket(connection: Any) -> int:
+    return int(connection.pgconn.socket)
+
+
 def test_a_loop_that_refuses_leaves_nothing_behind(postgres_dsn: str) -> None:
     async def ask() -> None:
         async with kept_connections(postgres_dsn) as kept:
             pid = await kept.value(PID)
-            await kept.run(nothing)
+            socket = await kept.run(_socket)
             loop.refuses_writers = True
             with pytest.raises(OSError, match="no writers"):
                 kept.begin([LARGE], never)
+            assert not loop.remove_reader(socket)
             loop.refuses_writers = False
             assert await kept.value(PID) != pid
 

@@ -131,7 +131,6 @@ class Scheduler:
         self._has_barrier = False
         self._is_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
 
     def submit(self, call: Call) -> None:
         self._queue.append(call)
@@ -154,7 +153,6 @@ class Scheduler:
                 await asyncio.wait(self._tasks, timeout=deadline - self._clock())
             else:
                 await asyncio.sleep(0.002)
-        self._is_closed = True
         left, self._queue = self._queue, []
         for calls in (left, *(unit.calls for unit in self._under_way)):
             _fail(calls, StoreUnavailableError("the store was closed while a call was under way"))
@@ -187,17 +185,19 @@ class Scheduler:
             return False
 
     def _arrived(self, unit: Unit, reads: Sequence[Read], answers: list[Any] | StoreUnavailableError | None) -> None:
-        if isinstance(answers, StoreUnavailableError):
-            _fail(unit.calls, answers)
+        """Nothing more is begun for callers who are gone: the store may be closed."""
+        if isinstance(answers, list):
+            used = _used(reads, answers)
+            if used and _is_awaited(unit):
+                self._start(self._touched(unit, used, answers))
+                return
+            _settle(unit.calls, _shared_out(unit.calls, answers))
         elif answers is None:
-            if not self._is_closed and not all(call.answer.done() for call in unit.calls):
+            if _is_awaited(unit):
                 self._start(self._run(unit))
                 return
-        elif (used := _used(reads, answers)) and not self._is_closed:
-            self._start(self._touched(unit, used, answers))
-            return
         else:
-            _settle(unit.calls, _shared_out(unit.calls, answers))
+            _fail(unit.calls, answers)
         self._end(unit)
 
     def _units(self) -> list[Unit]:
@@ -317,6 +317,10 @@ class Scheduler:
         if used := _used(reads, answers):
             await self._backend.touch(sorted(used))
         return _shared_out(calls, answers)
+
+
+def _is_awaited(unit: Unit) -> bool:
+    return not all(call.answer.done() for call in unit.calls)
 
 
 def _operations(calls: list[Call]) -> tuple[Sequence[Read], list[Write]]:
