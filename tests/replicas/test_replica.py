@@ -272,6 +272,7 @@ async def test_middlewares_are_new_ordered_and_follow_the_config(tmp_path: Path)
         ({"circuit_breaker": {"recovery_timeout_sec": 0}}, 5, 1),
         ({"circuit_breaker": {"recovery_timeout_sec": 900}}, 5, 900),
         ({"model_feedback": {"health": {"failure_threshold": 4, "open_seconds": 12, "jitter": 0}}}, 4, 12),
+        ({"circuit_breaker": {"failure_threshold": 3}, "model_feedback": {"health": {"failure_threshold": 2}}}, 2, 60),
     ],
 )
 async def test_health_is_as_the_config_says(
