@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from deerflow_replica.stream.keys import StreamKeys
 from deerflow_replica.stream.orphans import Orphans
 from deerflow_replica.stream.publisher import APPEND, Limits
 from deerflow_replica.stream.reads import READ
-from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading
+from deerflow_replica.testing._stream_common import ids, numbers, publish_all, read, reading, until
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., RedisStreamBridge]
@@ -88,6 +89,24 @@ async def test_a_run_that_another_took_over_is_no_orphan_of_its_first_owner(
         assert await _end_orphan(lane, keys, before) == 0
         await publish_all(second, "r", 1, start=2, end=True)
         assert numbers(await read(second, "r")) == [0, 1, 2]
+
+
+async def test_every_owner_is_given_its_own_time(keys: StreamKeys) -> None:
+    clock = asyncio.get_running_loop().time
+    missing = {keys.owner("first")}
+
+    async def call(*commands: Any) -> list[Any]:
+        return [int(command[1] not in missing) if command[0] == "EXISTS" else [[0]] for command in commands]
+
+    orphans = Orphans("reader", keys, Limits.of(StreamSettings(), pushes=True), lease_seconds=0.2)
+    orphans.watch("r1", "first")
+    orphans.watch("r2", "second")
+    await orphans.look(call)
+    missing.add(keys.owner("second"))
+    for ended in (1, 2):
+        await until(lambda: clock() >= orphans.due)
+        await orphans.settle(call)
+        assert orphans.ended == ended
 
 
 async def test_an_end_is_written_again_only_where_it_is_missing(
