@@ -21,6 +21,7 @@ from waiting import eventually_sync
 OWNER = """
 import json, os, signal, sys
 from deerflow_replica._drivers.embedded import EmbeddedPostgres, EmbeddedValkey
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 servers = [{servers}]
 for server in servers:
     server.start()

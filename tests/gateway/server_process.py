@@ -136,4 +136,6 @@ def shared_parts(postgres_dsn: str, postgres_schema: str, redis_url: str, key_pr
     return {
         "database": {"backend": "postgres", "postgres_url": postgres_dsn, "postgres_schema": postgres_schema},
         "stream_bridge": {"type": "redis", "redis_url": redis_url, "key_prefix": key_prefix, "queue_maxsize": 10_000},
+        "gateway": {"lease_seconds": 60},  # a machine that is busy is not gone
+        "replica": {"connect_timeout_seconds": 60},
     }

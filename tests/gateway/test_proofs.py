@@ -21,7 +21,7 @@ from deerflow_replica.testing import EmbeddedValkey
 from deerflow_replica.testing._contract import for_one_of
 from gateway.balancing import BalancingProxy, address_of
 from gateway.graphs import asking_graph, counting_graph
-from gateway.replicas import local_replica, two_replicas
+from gateway.replicas import LocalReplica, local_replica, two_replicas
 from gateway.server_process import Deployment, deployed
 from gateway.serving import IN_MEMORY, Clients
 from gateway.slow_graphs import stepping_graph
@@ -68,14 +68,15 @@ async def test_of_a_hundred_runs_that_reject_each_other_one_begins(deployment: D
     await client.runs.cancel(thread_id, run["run_id"], wait=True)
 
 
+DEFAULT = {"gateway": {"lease_seconds": 10}}
 # The stream is ended by its readers before the run's lease has lapsed: it has no error event then.
-READERS_FIRST = {"stream_bridge": {"lease_seconds": 1, "check_interval_seconds": 0.5}}
+READERS_FIRST = {**DEFAULT, "stream_bridge": {"lease_seconds": 1, "check_interval_seconds": 0.5}}
 
 
 @pytest.mark.parametrize(
     ("settings", "limit", "stored"),
     [
-        pytest.param({}, 15.0, True, id="defaults"),
+        pytest.param(DEFAULT, 15.0, True, id="defaults"),
         pytest.param({"gateway": {"lease_seconds": 3}}, 5.0, True, id="short lease"),
         pytest.param(READERS_FIRST, 15.0, False, id="stream first"),
     ],
@@ -141,6 +142,7 @@ async def test_a_replica_that_was_stopped_writes_nothing_when_it_wakes(
             stopped.send(signal.SIGSTOP)
             try:
                 await eventually(lambda: _has_status(client, thread_id, run_id, "error"))
+                await eventually(lambda: _is_mirrored(other, thread_id, "error"))
                 before = await _all_of(client, thread_id, run_id)
             finally:
                 stopped.send(signal.SIGCONT)
@@ -153,6 +155,11 @@ async def test_a_replica_that_was_stopped_writes_nothing_when_it_wakes(
             assert await _all_of(client, thread_id, run_id) == before
             after: Any = await client.runs.wait(thread_id, "stepping", input={"steps": 0})
             assert after["done"] == before["checkpoint"]["values"]["done"] + 1
+
+
+async def _is_mirrored(replica: LocalReplica, thread_id: str, status: str) -> bool:
+    record = await replica.app.state.gateway.replica.threads.get(thread_id, user_id="alice")
+    return bool(record is not None and record.status == status)
 
 
 async def _has_checkpoint(client: LangGraphClient, thread_id: str) -> bool:

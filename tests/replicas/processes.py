@@ -25,7 +25,7 @@ def shared_settings(dsn: str, schema: str, redis_url: str, key_prefix: str, fold
         },
         "memory": {"backend_config": {"storage_path": str(folder)}},
         "gateway": {"lease_seconds": 4.0},
-        "replica": {"shutdown_grace_seconds": 0},
+        "replica": {"shutdown_grace_seconds": 0, "connect_timeout_seconds": 60},
     }  # fmt: skip
 
 

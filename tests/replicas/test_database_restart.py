@@ -21,6 +21,7 @@ async def test_runs_outlive_a_restart_of_the_database() -> None:
             {
                 "database": {"backend": "postgres", "postgres_url": server.dsn},
                 "stream_bridge": {"queue_maxsize": 1000},
+                "gateway": {"lease_seconds": 60},
             }
         )
         async with open_replica(config) as replica:

@@ -14,7 +14,12 @@ from deerflow_replica.stream import RedisStreamBridge
 async def main(url: str, prefix: str, push: Any, run_id: str, count: int, mode: str, lease_seconds: float) -> None:
     """`mode`: "end" after `count` events, "wait" for a line and go on, or go "on" until somebody says no."""
     async with RedisStreamBridge(
-        redis_url=url, key_prefix=prefix, push=push, lease_seconds=lease_seconds, queue_maxsize=10**6
+        redis_url=url,
+        key_prefix=prefix,
+        push=push,
+        lease_seconds=lease_seconds,
+        queue_maxsize=10**6,
+        publish_timeout_seconds=600,  # it may be stopped for long
     ) as bridge:
         print("ready", flush=True)  # noqa: T201  # what the test waits for
         for number in range(count):
