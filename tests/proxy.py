@@ -31,7 +31,8 @@ class Link:
     def cut(self) -> None:
         self.flows.set()
         for writer in self.writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's, of one that closed when its buffer was empty
+                writer.transport.abort()
 
 
 class CuttingProxy:
