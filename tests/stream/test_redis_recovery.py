@@ -12,7 +12,7 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from deerflow_replica._drivers.embedded import EmbeddedValkey
-from deerflow_replica.errors import StreamEndedError
+from deerflow_replica.errors import StreamEndedError, StreamError
 from deerflow_replica.stream import END_SENTINEL, HEARTBEAT_SENTINEL, RedisStreamBridge, StreamGap
 from deerflow_replica.testing._stream_common import ids, numbers, placed, publish_all, read, reading, until
 from proxy import cutting_proxy
@@ -162,6 +162,17 @@ async def test_a_message_of_somebody_else_disturbs_nobody(
         await publish_all(bridge, "r", 2, end=True)
         assert [(await next_item()).data for _ in range(2)] == [0, 1]
         assert await next_item() is END_SENTINEL
+
+
+async def test_a_key_that_became_something_else_under_a_reader_ends_it(
+    make: Make, client: redis.Redis, keys: tuple[str, str]
+) -> None:
+    async with make() as bridge, reading(bridge, "r") as next_item:
+        await publish_all(bridge, "r", 1)
+        assert (await next_item()).data == 0
+        client.set(keys[0], "text", ex=60)
+        with pytest.raises(StreamError, match="WRONGTYPE"):
+            await next_item()
 
 
 async def test_an_orphan_is_ended_with_the_bounds_of_its_writer(
