@@ -27,13 +27,13 @@ from langgraph.store.base import (
 from .._sync import Runner
 from . import answers, inputs, labels
 from .backend import Backend
-from .batching import Call
 from .documents import MAX_DOCUMENT_BYTES
 from .embedding import Embedder, TextIndex, TextIndexConfig, VectorIndexConfig
 from .engine import Engine, Engines
 from .filters import parse
 from .preparing import Batch, Preparation
 from .sweeping import STEP, Sweeper
+from .units import Call
 from .updating import Change, UpdateFunction, updated
 from .values import Conflict, Count, Get, OnConflict, Restored, Row, TakenOver, VersionedItem, Written
 

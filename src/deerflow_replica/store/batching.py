@@ -8,112 +8,19 @@ in which they were made: a call waits while an earlier one that concerns its ite
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from ..errors import StoreUnavailableError
-from .backend import Backend, by_place
+from .backend import Backend
 from .lanes import Lane, Slots
-from .values import Get, Place, Read, Search, Write
+from .units import Call, Claims, Unit, fail, operations, restarted, settle, shared_out
+from .values import Place, Read
 
 _MOST_CALLS = 1000  # in one unit
 _MOST_SCANS = 32
-
-
-class Call:
-    """The operations of one caller. It is done when `answer` is. Cancelled before it begins, it is not done."""
-
-    __slots__ = ("alone", "answer", "is_ready", "lane", "live", "reads", "reads_at", "writes", "writes_at")
-
-    def __init__(
-        self,
-        answer: asyncio.Future[Any],
-        *,
-        reads: Sequence[Read] = (),
-        writes: Sequence[Write] = (),
-        live: bool = False,
-        alone: Callable[[Backend], Awaitable[Any]] | None = None,
-        is_ready: bool = True,
-    ) -> None:
-        """`alone`: what to run instead of `reads` and `writes`, in a unit of its own; without `writes`, a barrier.
-
-        `is_ready`: a call that is not yet holds its place among the others until it is.
-        """
-        self.answer = answer
-        self.reads = reads
-        self.writes = writes
-        self.live = live
-        self.alone = alone
-        self.is_ready = is_ready
-        self.reads_at = [read.place for read in reads if isinstance(read, Get)]
-        self.writes_at = [write.place for write in writes]
-        self.lane = self._lane()
-
-    @property
-    def is_barrier(self) -> bool:
-        """Everything made before it is finished before it begins, and nothing made after it begins before its end."""
-        return self.alone is not None and not self.writes
-
-    def _lane(self) -> Lane:
-        if self.writes or self.alone is not None:
-            return Lane.WRITE
-        return Lane.GET if len(self.reads_at) == len(self.reads) else Lane.SCAN
-
-
-class Claims:
-    """The items that some calls concern."""
-
-    def __init__(self) -> None:
-        self._read: set[Place] = set()
-        self._written: set[Place] = set()
-
-    def add(self, call: Call) -> None:
-        self._read.update(call.reads_at)
-        self._written.update(call.writes_at)
-
-    def concern(self, call: Call) -> bool:
-        """Whether the call must wait: it reads what they write, or writes what they read or write."""
-        if self._written and not (self._written.isdisjoint(call.reads_at) and self._written.isdisjoint(call.writes_at)):
-            return True
-        return bool(self._read and call.writes_at) and not self._read.isdisjoint(call.writes_at)
-
-
-class Unit:
-    """Calls that go to the backend together: reads before writes, and one write for each item."""
-
-    def __init__(self, first: Call, most_calls: int) -> None:
-        self.lane = first.lane
-        self._most_calls = most_calls
-        self.calls = [first]
-        self.began = 0.0
-        self.is_barrier = first.is_barrier
-        self.claims = Claims()
-        self.claims.add(first)
-        self._deletes = {write.place: write.document is None for write in first.writes}
-
-    def has_room_for(self, call: Call) -> bool:
-        first = self.calls[0]
-        if call.alone is not None or first.alone is not None or call.live != first.live:
-            return False
-        if len(self.calls) >= self._most_calls:
-            return False
-        if self._deletes and not self._deletes.keys().isdisjoint(call.reads_at):
-            return False
-        # Of several puts of one item the last is enough, but a put after a delete makes the item anew.
-        return self._deletes.keys().isdisjoint(call.writes_at) or not any(map(self._differs, call.writes))
-
-    def add(self, call: Call) -> None:
-        self.calls.append(call)
-        self.claims.add(call)
-        for write in call.writes:
-            self._deletes[write.place] = write.document is None
-
-    def _differs(self, write: Write) -> bool:
-        is_delete = write.document is None
-        return self._deletes.get(write.place, is_delete) != is_delete
 
 
 class Scheduler:
@@ -155,7 +62,7 @@ class Scheduler:
                 await asyncio.sleep(0.002)
         left, self._queue = self._queue, []
         for calls in (left, *(unit.calls for unit in self._under_way)):
-            _fail(calls, StoreUnavailableError("the store was closed while a call was under way"))
+            fail(calls, StoreUnavailableError("the store was closed while a call was under way"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -178,7 +85,7 @@ class Scheduler:
         if unit.calls[0].alone is not None:
             return False
         try:
-            reads, writes = _operations(unit.calls)
+            reads, writes = operations(unit.calls)
             done = partial(self._arrived, unit, reads)
             return self._backend.begin(reads, writes, live=unit.calls[0].live, done=done)
         except Exception:  # a task meets it again, and finds out whose it is
@@ -187,17 +94,17 @@ class Scheduler:
     def _arrived(self, unit: Unit, reads: Sequence[Read], answers: list[Any] | StoreUnavailableError | None) -> None:
         """Nothing more is begun for callers who are gone: the store may be closed."""
         if isinstance(answers, list):
-            used = _used(reads, answers)
-            if used and _is_awaited(unit):
+            used = restarted(reads, answers)
+            if used and unit.is_awaited:
                 self._start(self._touched(unit, used, answers))
                 return
-            _settle(unit.calls, _shared_out(unit.calls, answers))
+            settle(unit.calls, shared_out(unit.calls, answers))
         elif answers is None:
-            if _is_awaited(unit):
+            if unit.is_awaited:
                 self._start(self._run(unit))
                 return
         else:
-            _fail(unit.calls, answers)
+            fail(unit.calls, answers)
         self._end(unit)
 
     def _units(self) -> list[Unit]:
@@ -263,16 +170,16 @@ class Scheduler:
             try:
                 await self._backend.touch(sorted(used))
             except Exception as error:  # whatever it is, it belongs to those who wait
-                _fail(unit.calls, error)
+                fail(unit.calls, error)
             else:
-                _settle(unit.calls, _shared_out(unit.calls, answers))
+                settle(unit.calls, shared_out(unit.calls, answers))
 
     @contextmanager
     def _ending(self, unit: Unit) -> Iterator[None]:
         try:
             yield
         except asyncio.CancelledError:
-            _fail(unit.calls, StoreUnavailableError("the store was closed while a call was under way"))
+            fail(unit.calls, StoreUnavailableError("the store was closed while a call was under way"))
             raise
         finally:
             self._end(unit)
@@ -289,7 +196,7 @@ class Scheduler:
         try:
             await self._open_backend()
         except Exception as error:  # whatever it is, it belongs to those who wait
-            _fail(calls, error)
+            fail(calls, error)
             return False
         return True
 
@@ -298,73 +205,22 @@ class Scheduler:
         try:
             answers = await self._answers(calls)
         except StoreUnavailableError as error:
-            _fail(calls, error)
+            fail(calls, error)
         except Exception as error:  # whatever it is, it belongs to the caller whose call it is
             if len(calls) == 1:
-                _fail(calls, error)
+                fail(calls, error)
                 return
             middle = len(calls) // 2
             await self._done(calls[:middle])
             await self._done(calls[middle:])
         else:
-            _settle(calls, answers)
+            settle(calls, answers)
 
     async def _answers(self, calls: list[Call]) -> list[Any]:
         if calls[0].alone is not None:
             return [await calls[0].alone(self._backend)]
-        reads, writes = _operations(calls)
+        reads, writes = operations(calls)
         answers = await self._backend.run(reads, writes, live=calls[0].live)
-        if used := _used(reads, answers):
+        if used := restarted(reads, answers):
             await self._backend.touch(sorted(used))
-        return _shared_out(calls, answers)
-
-
-def _is_awaited(unit: Unit) -> bool:
-    return not all(call.answer.done() for call in unit.calls)
-
-
-def _operations(calls: list[Call]) -> tuple[Sequence[Read], list[Write]]:
-    if len(calls) == 1:
-        return calls[0].reads, by_place(calls[0].writes)
-    reads = [read for call in calls for read in call.reads]
-    return reads, by_place(write for call in calls for write in call.writes)
-
-
-def _shared_out(calls: list[Call], answers: Iterable[Any]) -> list[list[Any]]:
-    if len(calls) == 1:
-        return [list(answers)]
-    each = iter(answers)
-    return [list(islice(each, len(call.reads))) for call in calls]
-
-
-def _settle(calls: list[Call], answers: Iterable[Any]) -> None:
-    for call, answer in zip(calls, answers, strict=True):
-        if not call.answer.done():
-            call.answer.set_result(answer)
-
-
-def _used(reads: Iterable[Read], answers: Iterable[Any]) -> set[Place]:
-    """Where the items are that were found, and whose time to live that restarts."""
-    used: set[Place] = set()
-    for read, answer in zip(reads, answers, strict=False):
-        if isinstance(read, Get):
-            if answer is not None and answer.has_ttl and read.refresh:
-                used.add(read.place)
-        elif isinstance(read, Search) and read.refresh:
-            used.update(row.place for row in answer if row.has_ttl)
-    return used
-
-
-def _fail(calls: Iterable[Call], error: Exception) -> None:
-    for call in calls:
-        if not call.answer.done():
-            call.answer.set_exception(_another(error))
-
-
-def _another(error: Exception) -> Exception:
-    """Each caller gets an object of its own: a traceback grows with every one that raises it."""
-    if not isinstance(error, StoreUnavailableError):
-        return error
-    other = type(error)(*error.args)
-    other.__cause__ = error.__cause__
-    return other
+        return shared_out(calls, answers)
