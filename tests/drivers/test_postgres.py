@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deerflow_replica._drivers.postgres import Connection, connected_pool
 
 from threads_left import NewThreads
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -132,7 +133,11 @@ async def test_an_opening_that_is_cancelled_leaves_nothing(new_threads: NewThrea
         else:
             await database.close()
     assert not new_threads("deerflow-replica-postgres")
-    assert await _backends(postgres_dsn, name) == 0
+
+    async def are_gone() -> bool:
+        return await _backends(postgres_dsn, name) == 0
+
+    await eventually(are_gone, what="the end of every backend")
 
 
 async def test_what_is_closed_says_so_without_a_thread(new_threads: NewThreads, postgres_dsn: str) -> None:
